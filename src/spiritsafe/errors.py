@@ -1,0 +1,83 @@
+"""The error tree; each class names the boundary that was crossed.
+
+    SpiritsafeError            exit 1
+    +-- UsageError             exit 2: the command or the recipe is wrong
+    |   +-- RecipeError
+    +-- DataError              a file or a record
+    +-- ModelError             a model, its weights or its tokenizer
+    |   +-- EndpointError      a model behind HTTP
+    +-- RunError               the run directory
+    +-- MissingExtra           an optional dependency
+    +-- GateError              exit 3: a gate was not met
+
+A message says where, what, and what to do next. A bad sample is data, not an error.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class SpiritsafeError(Exception):
+    """Base of all errors that a user can act on; printed as one line, without a traceback."""
+
+    exit_code = 1
+
+    def __init__(self, where: str, what: str, hint: str = "") -> None:
+        self.where, self.what, self.hint = where, what, hint
+        super().__init__(f"{where}: {what}" + (f"; {hint}" if hint else ""))
+
+
+class UsageError(SpiritsafeError):
+    """The command line or a recipe asks for something that does not exist or fit."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe key is unknown, missing or impossible."""
+
+
+class DataError(SpiritsafeError):
+    """A file or record is missing, broken or not of the stated form."""
+
+
+class ModelError(SpiritsafeError):
+    """A model's weights, tokenizer or address cannot be used."""
+
+
+class EndpointError(ModelError):
+    """An OpenAI-compatible server is out of reach or refused."""
+
+
+class RunError(SpiritsafeError):
+    """The run directory cannot be created, resumed or written."""
+
+
+class MissingExtra(SpiritsafeError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(module, "is not installed", f"pip install 'spiritsafe[{extra}]'")
+
+
+class GateError(SpiritsafeError):
+    """A figure missed the gate that the user set."""
+
+    exit_code = 3
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a `RunError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "free some disk space and run the same command again",
+            errno.EDQUOT: "free some of your quota and run the same command again",
+            errno.EACCES: "choose a directory you may write, e.g. --runs DIR",
+            errno.EROFS: "choose a directory you may write, e.g. --runs DIR",
+        }
+        raise RunError(str(path), error.strerror or str(error), hints.get(error.errno or 0, "")) from error

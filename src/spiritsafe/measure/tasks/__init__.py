@@ -1,0 +1,1 @@
+"""The measure/tasks room."""

