@@ -1,0 +1,53 @@
+# Needs Python 3.11 or newer (PYTHON=python3.12 chooses another one), make and a C compiler. Everything
+# goes into .venv. A set is installed again only when pyproject.toml or constraints.txt changes, so a
+# second run works offline.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile
+PINS := pyproject.toml constraints.txt
+BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
+
+.PHONY: setup demo test check bench docs clean $(BENCHES)
+
+setup: .venv/.dev
+
+demo: .venv/.torch
+	$(BIN)/spiritsafe run recipes/quickstart.toml
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+check: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(BENCHES)
+
+$(BENCHES): bench-%: .venv/.torch
+	$(BIN)/python -m bench.$* --json --log > bench/results/$*.json.tmp
+	mv bench/results/$*.json.tmp bench/results/$*.json
+
+docs: .venv/.docs
+	$(BIN)/zensical build --clean
+
+clean:
+	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.torch: $(PINS) | .venv/bin/python
+	@echo "installing spiritsafe[torch] into .venv: about a minute, downloads aside"
+	@$(PIP) -e '.[torch]'
+	@touch $@
+
+.venv/.dev: $(PINS) | .venv/bin/python
+	@echo "installing spiritsafe[torch,dev] into .venv: about a minute, downloads aside"
+	@$(PIP) -e '.[torch,dev]'
+	@touch .venv/.torch $@
+
+.venv/.docs: $(PINS) | .venv/bin/python
+	@echo "installing spiritsafe[docs] into .venv"
+	@$(PIP) -e '.[docs]'
+	@touch $@

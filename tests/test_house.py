@@ -1,0 +1,123 @@
+"""The rules of the house: who may import whom, what stays small, what is typed and described."""
+
+import ast
+import json
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from bench._schema import Row
+from bench.startup import torch_modules
+from spiritsafe.recipe import load_recipe, shipped_recipes
+
+ROOT = Path(__file__).parent.parent
+SRC = ROOT / "src" / "spiritsafe"
+FILES = sorted(SRC.rglob("*.py"))
+FLOORS = (
+    ("errors", "record"),
+    ("evidence", "recipe", "run", "ledger", "prompts", "progress"),
+    ("models",),
+    ("make", "measure", "guard", "prove"),
+    ("report",),
+    ("pipeline",),
+    ("cli",),
+)
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+ROOMS = FLOORS[3]
+
+
+def imported_parts(file: Path) -> set[str]:
+    """The parts of spiritsafe (`record`, `make`, ...) that a file imports, wherever in it."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{file.name}: relative import"
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    parts = {module.split(".")[1] for module in modules if module.startswith("spiritsafe.")}
+    return parts - {"__version__"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SRC)))
+def test_a_part_imports_only_from_its_own_floor_or_below_and_no_other_room(file: Path) -> None:
+    part = file.relative_to(SRC).parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    assert part in FLOOR, f"{part} has no place in the import rule"
+    for other in imported_parts(file):
+        assert FLOOR[other] <= FLOOR[part], f"{part} imports {other}, which stands above it"
+        assert other == part or not {other, part} <= set(ROOMS), f"room {part} imports room {other}"
+
+
+def test_help_and_shipped_recipes_import_no_torch() -> None:
+    assert torch_modules() == []
+
+
+def test_every_shipped_recipe_is_valid() -> None:
+    assert "quickstart" in shipped_recipes()
+    for name in shipped_recipes():
+        assert load_recipe(name).run.name == name
+
+
+def public_definitions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.stmt]]:
+    """Public functions and classes of a module's body, and the public methods of those classes."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield f"{prefix}{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from public_definitions(node.body, f"{prefix}{node.name}.")
+
+
+PUBLIC = [
+    pytest.param(node, id=name)
+    for file in FILES
+    for name, node in public_definitions(ast.parse(file.read_text()).body, f"{file.relative_to(SRC)}:")
+]
+
+
+@pytest.mark.parametrize("node", PUBLIC)
+def test_every_public_name_has_a_docstring_and_a_typed_signature(
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef,
+) -> None:
+    assert ast.get_docstring(node), f"{node.name} has no docstring"
+    if isinstance(node, ast.ClassDef):
+        return
+    given = node.args
+    named = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    untyped = [arg.arg for arg in named if arg and arg.annotation is None and arg.arg not in ("self", "cls")]
+    assert not untyped, f"{node.name}: untyped {untyped}"
+    assert node.returns is not None, f"{node.name}: untyped return"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(SRC)))
+def test_files_and_functions_stay_small(file: Path) -> None:
+    text = file.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 60, f"{node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f.stat().st_size], ids=lambda f: str(f.relative_to(SRC)))
+def test_every_file_says_what_it_does(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+def test_every_dependency_is_pinned(root: Path) -> None:
+    pins = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(line.count("==") == 1 for line in pins)
+    assert {"torch", "transformers", "hatchling", "pytest", "numpy"} <= {line.partition("==")[0] for line in pins}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda f: f.stem)
+def test_bench_results_fit_the_schema(file: Path) -> None:
+    result = json.loads(file.read_text())
+    assert set(result) == {"bench", "machine", "seed", "rows"}
+    assert result["bench"] == file.stem
+    for row in result["rows"]:
+        assert set(row) == {field.name for field in fields(Row)}
+        assert (row["peer"] is None) == (row["theirs"] is None) == (row["ratio"] is None)

@@ -1,0 +1,177 @@
+"""Records: what is written is what is read, and a killed process costs at most the line it was writing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from spiritsafe.errors import DataError, RunError
+from spiritsafe.record import (
+    Exchange,
+    Message,
+    Sampling,
+    Usage,
+    Verdict,
+    append_jsonl,
+    digest_of,
+    file_digest,
+    prompt_digest,
+    read_json,
+    read_jsonl,
+    repair_jsonl,
+    seed_of,
+    write_atomic,
+    write_json,
+)
+
+text = st.text(max_size=40)
+exchanges = st.builds(
+    Exchange,
+    id=text,
+    account=text,
+    model=text,
+    model_digest=text,
+    messages=st.lists(st.builds(Message, role=st.sampled_from(["system", "user", "assistant"]), content=text)).map(
+        tuple
+    ),
+    sampling=st.builds(Sampling, temperature=st.floats(0, 2), seed=st.none() | st.integers(0, 2**63 - 1)),
+    answer=text,
+    token_ids=st.none() | st.lists(st.integers(0, 2**31)).map(tuple),
+    logprobs=st.none() | st.lists(st.floats(-1e6, 0)).map(tuple),
+    usage=st.builds(Usage, prompt_tokens=st.integers(0, 10**9)),
+    flags=st.lists(text).map(tuple),
+)
+
+
+def exchange(number: int) -> Exchange:
+    """A small exchange whose text has more than one script and a line break."""
+    messages = (Message(role="user", content="Grüße,\n世界?"),)
+    return Exchange(
+        id=str(number), model="fake:a", model_digest="0", messages=messages, sampling=Sampling(), answer="Hi."
+    )
+
+
+def logged(path: Path, count: int) -> list[Exchange]:
+    """Write `count` exchanges to a file and return them."""
+    written = [exchange(number) for number in range(count)]
+    append_jsonl(path, written)
+    return written
+
+
+@given(exchanges)
+def test_an_exchange_survives_the_way_to_disk(written: Exchange) -> None:
+    assert Exchange.model_validate_json(written.model_dump_json()) == written
+
+
+def test_appended_records_are_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.jsonl"
+    first = logged(path, 3)
+    append_jsonl(path, [exchange(3)])
+    assert read_jsonl(path, Exchange) == [*first, exchange(3)]
+
+
+def test_a_missing_log_is_an_empty_one(tmp_path: Path) -> None:
+    assert read_jsonl(tmp_path / "none.jsonl", Exchange) == []
+    assert repair_jsonl(tmp_path / "none.jsonl") is None
+
+
+def test_a_whole_log_needs_no_repair(tmp_path: Path) -> None:
+    logged(tmp_path / "a.jsonl", 2)
+    before = (tmp_path / "a.jsonl").read_bytes()
+    assert repair_jsonl(tmp_path / "a.jsonl") is None
+    assert (tmp_path / "a.jsonl").read_bytes() == before
+
+
+def test_a_log_cut_at_any_byte_is_repaired_without_losing_a_whole_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    written = logged(path, 3)
+    data = path.read_bytes()
+    for size in range(len(data)):
+        path.write_bytes(data[:size])
+        torn = size > 0 and data[size - 1 : size] != b"\n" and data[size : size + 1] != b"\n"
+        warning = repair_jsonl(path)
+        assert (warning is not None) == torn
+        whole = data[: size + 1].count(b"\n")
+        assert read_jsonl(path, Exchange) == written[:whole]
+        append_jsonl(path, [exchange(9)])
+        assert read_jsonl(path, Exchange) == [*written[:whole], exchange(9)]
+
+
+def test_the_repair_says_what_it_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    logged(path, 1)
+    with path.open("a") as file:
+        file.write('{"id": "half')
+    assert repair_jsonl(path) == f"{path}: the last line was broken (12 bytes, a killed process?) and was cut off"
+
+
+def test_a_broken_line_elsewhere_is_named_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    logged(path, 3)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:20], lines[2]]) + "\n")
+    assert repair_jsonl(path) is None
+    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is broken: .*; mend or remove that line"):
+        read_jsonl(path, Exchange)
+
+
+def test_an_unknown_version_and_an_unknown_key_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    known = exchange(0).model_dump(mode="json")
+    for changed, key in ((known | {"version": 2}, "version"), (known | {"extra": 1}, "extra")):
+        path.write_text(json.dumps(changed) + "\n")
+        with pytest.raises(DataError, match=f"line 1 is broken: {key}: "):
+            read_jsonl(path, Exchange)
+
+
+def test_a_verdict_of_another_version_is_rejected() -> None:
+    verdict = Verdict(room="prove", name="n", subject="s", claim="c", value=0.5, n=3, method="m")
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+    with pytest.raises(ValidationError, match="version"):
+        Verdict.model_validate(verdict.model_dump() | {"version": 0})
+
+
+def test_a_record_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        exchange(0).answer = "other"
+
+
+def test_an_atomic_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(RunError, match="taken: Is a directory"):
+        write_atomic(tmp_path / "taken", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError, match="object cannot be written as JSON"):
+        write_json(path, {"a": object()})
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_missing_and_broken_json_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_bytes(b'{"a": \xff')
+    with pytest.raises(DataError, match="is not JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_digests_depend_on_the_content_and_not_on_the_order_of_keys(tmp_path: Path) -> None:
+    assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1}) != digest_of({"a": 1, "b": 3})
+    (tmp_path / "empty").touch()
+    assert file_digest(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    turns = (Message(role="user", content="a"), Message(role="assistant", content="b"))
+    assert prompt_digest(turns) != prompt_digest(turns[::-1])
+
+
+@given(st.lists(st.integers() | text), st.lists(st.integers() | text))
+def test_seeds_are_63_bits_and_differ_where_their_parts_do(a: list[int | str], b: list[int | str]) -> None:
+    assert 0 <= seed_of(*a) < 2**63
+    assert (seed_of(*a) == seed_of(*b)) == (a == b)
