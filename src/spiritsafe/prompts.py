@@ -1,0 +1,150 @@
+"""Where prompts come from: self-synthesis by the teacher and verifiable tasks; de-duplicated and split.
+
+Not covered: data sets from hubs and files of prompts (they come with the laboratory).
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from spiritsafe.errors import DataError, MissingExtra, RecipeError
+from spiritsafe.recipe import PromptsPart, TaskPart
+from spiritsafe.record import Exchange, Message, Record, Sampling, prompt_digest, seed_of
+
+if TYPE_CHECKING:
+    from reasoning_gym.dataset import ProceduralDataset
+
+
+class Prompt(Record):
+    """A prompt and its place: `split` follows from its content alone. Tasks carry how to check an answer."""
+
+    version: Literal[1] = 1
+    digest: str
+    messages: tuple[Message, ...]
+    split: Literal["train", "heldout"]
+    source: str
+    family: str = ""
+    index: int = -1
+    options: dict[str, Any] = {}
+
+
+def clean(text: str, *, min_words: int) -> str | None:
+    """A synthesised user turn on one line, or None where it is no usable prompt."""
+    text = " ".join(text.split())
+    words = text.split()
+    if len(words) < min_words or not text.isprintable() or len(set(words)) < len(words) / 2:
+        return None
+    return text
+
+
+def near_duplicates(texts: Iterable[str], *, threshold: float) -> list[bool]:
+    """For each text, whether an earlier kept one shares at least `threshold` of its word pairs (Jaccard)."""
+    kept: list[set[tuple[str, str]]] = []
+    marks: list[bool] = []
+    for text in texts:
+        pairs = word_pairs(text)
+        twin = any(jaccard(pairs, other) >= threshold for other in kept)
+        marks.append(twin)
+        if not twin:
+            kept.append(pairs)
+    return marks
+
+
+def word_pairs(text: str) -> set[tuple[str, str]]:
+    """Neighbouring words, lower-cased; numbers stay apart from one another."""
+    words = ["", *re.findall(r"\w+|[^\w\s]", text.lower()), ""]
+    return set(zip(words, words[1:], strict=False))
+
+
+def jaccard(a: set[Any], b: set[Any]) -> float:
+    """Shared part of two sets' union; two empty sets are equal."""
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def split_of(messages: tuple[Message, ...], *, heldout_share: float) -> Literal["train", "heldout"]:
+    """Where a prompt belongs, by its content hash alone: it can never be in both."""
+    bucket = int(hashlib.sha256(("split" + prompt_digest(messages)).encode()).hexdigest()[:8], 16)
+    return "heldout" if bucket < heldout_share * 16**8 else "train"
+
+
+def task_prompts(tasks: Sequence[TaskPart], *, seed: int, heldout_share: float) -> list[Prompt]:
+    """Verifiable tasks of reasoning-gym families (arXiv 2505.24760), equal ones once.
+
+    Raises `RecipeError` for an unknown family or option.
+    """
+    found: dict[str, Prompt] = {}
+    for task in tasks:
+        data = _family(task.family, task.options, task.num, seed)
+        for index in range(task.num):
+            messages = (Message(role="user", content=data[index]["question"]),)
+            digest = prompt_digest(messages)
+            found.setdefault(
+                digest,
+                Prompt(
+                    digest=digest,
+                    messages=messages,
+                    split=split_of(messages, heldout_share=heldout_share),
+                    source="reasoning-gym",
+                    family=task.family,
+                    index=index,
+                    options={**task.options, "seed": seed, "size": task.num},
+                ),
+            )
+    return list(found.values())
+
+
+def check_task(prompt: Prompt, answer: str) -> bool:
+    """Whether an answer's last number, or its whole text, earns the family's full score."""
+    options = {k: v for k, v in prompt.options.items() if k not in ("seed", "size")}
+    data = _family(prompt.family, options, prompt.options["size"], prompt.options["seed"])
+    entry = data[prompt.index]
+    numbers = re.findall(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
+    tries = [answer.strip(), *(numbers[-1:])]
+    return any(data.score_answer(t, entry) >= 1.0 for t in tries)
+
+
+def synthesise(
+    generate: Callable[[int, Sampling], list[Exchange]], part: PromptsPart, *, seed: int, known: Sequence[Prompt] = ()
+) -> list[Prompt]:
+    """Prompts that the model writes itself, its user turn left open (Magpie, arXiv 2406.08464).
+
+    `generate(n, sampling)` returns `n` exchanges of an open user turn. Rounds are added until both splits
+    are full; the result holds exactly `num_train` and `num_heldout` prompts.
+    """
+    share = part.num_heldout / (part.num_train + part.num_heldout)
+    wanted = {"train": part.num_train, "heldout": part.num_heldout}
+    chosen: list[Prompt] = []
+    texts = [p.messages[-1].content for p in known]
+    for attempt in range(20):
+        missing = sum(wanted.values()) - len(chosen)
+        sampling = Sampling(
+            temperature=part.temperature,
+            top_p=part.top_p,
+            max_tokens=part.max_tokens,
+            seed=seed_of(seed, "synthesise", attempt),
+        )
+        for exchange in generate(max(16, round(2.2 * missing)), sampling):
+            text = clean(exchange.answer, min_words=part.min_words) if exchange.finish_reason == "stop" else None
+            if text is None or near_duplicates([*texts, text], threshold=part.near_duplicate)[-1]:
+                continue
+            messages = (Message(role="user", content=text),)
+            split = split_of(messages, heldout_share=share)
+            if sum(p.split == split for p in chosen) < wanted[split]:
+                texts.append(text)
+                digest = prompt_digest(messages)
+                chosen.append(Prompt(digest=digest, messages=messages, split=split, source="self-synthesis"))
+        if len(chosen) == sum(wanted.values()):
+            return chosen
+    raise DataError("prompts", f"the teacher wrote only {len(chosen)} usable prompts in 20 rounds", "ask for fewer")
+
+
+def _family(family: str, options: dict[str, Any], size: int, seed: int) -> "ProceduralDataset":
+    try:
+        from reasoning_gym import create_dataset
+    except ModuleNotFoundError:
+        raise MissingExtra("reasoning-gym", "torch") from None
+    try:
+        return create_dataset(family, seed=seed, size=size, **options)
+    except (ValueError, TypeError, AssertionError) as error:
+        raise RecipeError("prompts.tasks", f"{family}: {error}", "see reasoning-gym's families") from None
