@@ -3,7 +3,8 @@
 # second run works offline.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --no-compile
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+  $(BIN)/python -m pip install --quiet --no-compile
 PINS := pyproject.toml constraints.txt
 BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 
@@ -32,10 +33,11 @@ docs: .venv/.docs
 	$(BIN)/zensical build --clean
 
 clean:
-	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+	@$(PIP) --upgrade pip
 
 .venv/.torch: $(PINS) | .venv/bin/python
 	@echo "installing spiritsafe[torch] into .venv: about a minute, downloads aside"

@@ -73,7 +73,7 @@ def packages(requirement: str) -> list[str]:
     """Names that pip would install for `requirement` into an empty environment, spiritsafe left out."""
     note(f"resolving {requirement}")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
-    pins = os.environ | {"PIP_CONSTRAINT": "constraints.txt"}
+    pins = os.environ | {"PIP_CONSTRAINT": "constraints.txt", "PIP_BUILD_CONSTRAINT": "constraints.txt"}
     done = subprocess.run([*pip, requirement], capture_output=True, text=True, cwd=ROOT, env=pins, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
