@@ -1,0 +1,148 @@
+"""A risk-control policy: TOML -> a frozen record of rules, a refusal and how a reviewer is asked.
+
+A policy may extend a shipped one: its keys win, tables are merged. What a policy does is in `review`.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from spiritsafe.errors import UsageError
+from spiritsafe.recipe import Section
+
+POLICIES = resources.files("spiritsafe.guard") / "policies"
+
+
+class Rule(Section):
+    """One category. `phrases` match whole words, `*` any letters; `patterns` are regular expressions."""
+
+    phrases: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @field_validator("patterns")
+    @classmethod
+    def _are_regular(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from None
+        return patterns
+
+
+class Review(Section):
+    """How the reviewer is asked, and how its first word is read.
+
+    `{query}` and `{answer}` in the prompt stand for the dialogue's parts, cut to `max_chars` characters
+    each. Any first word outside `unsafe` and `safe` is unclear.
+    """
+
+    prompt: str = Field(min_length=1)
+    unsafe: tuple[str, ...] = Field(min_length=1)
+    safe: tuple[str, ...] = Field(min_length=1)
+    on_unclear: Literal["stop", "pass"] = "stop"
+    max_tokens: int = Field(default=4, ge=1)
+    max_chars: int = Field(default=2000, ge=2)
+
+    @model_validator(mode="after")
+    def _reads_one_way(self) -> Self:
+        if "{query}" not in self.prompt and "{answer}" not in self.prompt:
+            raise ValueError("prompt: holds neither {query} nor {answer}")
+        both = {word.casefold() for word in self.unsafe} & {word.casefold() for word in self.safe}
+        if both:
+            raise ValueError(f"'{min(both)}' is both safe and unsafe")
+        return self
+
+
+class Policy(Section):
+    """The external risk control in the two stages of DeepSeek-R1 (arXiv 2501.12948): rules flag, a reviewer decides.
+
+    `reviewer` is a model address, or `self` for the guarded model. With `decide="patterns"` whatever is
+    flagged is stopped.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    decide: Literal["patterns", "reviewer"]
+    reviewer: str = ""
+    refusal: str = Field(min_length=1)
+    review: Review | None = None
+    rules: dict[str, Rule] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _can_decide(self) -> Self:
+        if self.decide == "reviewer" and self.review is None:
+            raise ValueError("decide='reviewer' needs a [review] table")
+        if self.decide == "patterns" and self.reviewer:
+            raise ValueError("decide='patterns' asks no reviewer; leave 'reviewer' out")
+        return self
+
+
+def load_policy(source: str) -> Policy:
+    """Read a shipped policy by name, or a TOML file by path. Raises `UsageError` naming the key at fault."""
+    data = _data(source)
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        raise UsageError(source, "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def shipped_policies() -> list[str]:
+    """Names of the policies inside the package."""
+    return sorted(f.name.removesuffix(".toml") for f in POLICIES.iterdir() if f.name.endswith(".toml"))
+
+
+def _data(source: str) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(_read(source))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(source, f"is not TOML: {error}") from None
+    parent = data.pop("extends", "")
+    if not parent:
+        return data
+    if parent not in shipped_policies() or parent == source:
+        raise UsageError(source, f"extends: no shipped policy '{parent}'{_suggest(str(parent), shipped_policies())}")
+    return _merged(_data(parent), data)
+
+
+def _read(source: str) -> str:
+    if source in shipped_policies():
+        return (POLICIES / f"{source}.toml").read_text(encoding="utf-8")
+    if Path(source).is_file():
+        return Path(source).read_text(encoding="utf-8")
+    hint = f"shipped are {', '.join(shipped_policies())}"
+    raise UsageError(source or "(empty)", f"no such policy{_suggest(source, shipped_policies())}", hint)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(error: Any) -> str:
+    loc = [str(part) for part in error["loc"]]
+    key = ".".join(loc)
+    if error["type"] == "extra_forbidden":
+        return f"{key}: unknown key{_suggest(loc[-1], list(_section(loc[:-1]).model_fields))}"
+    if error["type"] == "missing":
+        return f"{key}: is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _section(loc: list[str]) -> type[BaseModel]:
+    sections: dict[str, type[BaseModel]] = {"review": Review, "rules": Rule}
+    return sections[loc[0]] if loc else Policy
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean '{near[0]}'?" if near else ""

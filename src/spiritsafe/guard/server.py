@@ -1,0 +1,82 @@
+"""Serving an ASGI app: in a thread on loopback while a block runs, or in the foreground."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from spiritsafe.errors import RunError
+
+START_S = 10.0
+GRACE_S = 5
+
+
+@contextmanager
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
+    """Serve on 127.0.0.1 while the block runs; yields `http://127.0.0.1:PORT` (clients add `/v1`).
+
+    Port 0 takes a free one. Signals stay with the main thread. Raises `RunError` where the port is in use.
+    """
+    with closing(_bound("127.0.0.1", port)) as listener:
+        server = _server(app)
+        thread = threading.Thread(target=server.run, args=([listener],), name="spiritsafe-gateway", daemon=True)
+        thread.start()
+        try:
+            _wait(server, thread)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def serve_forever(app: ASGIApp, host: str, port: int) -> None:
+    """Serve until Ctrl-C, which is raised again as `KeyboardInterrupt`. Raises `RunError` where the port is in use."""
+    with closing(_bound(host, port)) as listener:
+        _server(app).run([listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    where = f"{host}:{port}"
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, OverflowError) as error:
+        raise RunError(where, f"is no address to listen on ({error})") from None
+    listener = socket.socket(family, kind)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        what = getattr(error, "strerror", None) or str(error)
+        raise RunError(where, f"cannot listen here: {what}", "stop what holds the port or choose another") from None
+    return listener
+
+
+def _server(app: ASGIApp) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+
+
+def _wait(server: uvicorn.Server, thread: threading.Thread) -> None:
+    ends_s = time.monotonic() + START_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() > ends_s:
+            raise RunError("gateway", "did not start", "see the messages above")
+        time.sleep(0.005)

@@ -1,0 +1,35 @@
+"""What an account draws off, as one number: features of the gateway's log, by account."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+from spiritsafe.errors import UsageError
+from spiritsafe.record import Exchange, prompt_digest
+
+Feature = Callable[[Sequence[Exchange]], float]
+
+
+def answer_tokens(exchanges: Sequence[Exchange]) -> float:
+    """Tokens of all answers."""
+    return float(sum(exchange.usage.completion_tokens for exchange in exchanges))
+
+
+def distinct_prompts(exchanges: Sequence[Exchange]) -> float:
+    """Prompts that differ."""
+    return float(len({prompt_digest(exchange.messages) for exchange in exchanges}))
+
+
+FEATURES: Mapping[str, Feature] = {"answer_tokens": answer_tokens, "distinct_prompts": distinct_prompts}
+UNITS: Mapping[str, str] = {"answer_tokens": "tokens", "distinct_prompts": "prompts"}
+
+
+def by_account(exchanges: Sequence[Exchange], accounts: Sequence[str], feature: str) -> dict[str, float]:
+    """A feature of each account, 0 for one that asked nothing. Raises `UsageError` for an unknown feature."""
+    if feature not in FEATURES:
+        near = difflib.get_close_matches(feature, FEATURES, n=1, cutoff=0.5)
+        raise UsageError("watch.feature", f"no feature '{feature}'" + (f", did you mean '{near[0]}'?" if near else ""))
+    own: dict[str, list[Exchange]] = {account: [] for account in accounts}
+    for exchange in exchanges:
+        if exchange.account in own:
+            own[exchange.account].append(exchange)
+    return {account: FEATURES[feature](asked) for account, asked in own.items()}

@@ -1,0 +1,163 @@
+"""OpenAI's wire format of chat completions: what comes in, what goes out. No behaviour.
+
+Unknown fields of a request are ignored, known ones validated. Tools, images and audio are not covered.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from spiritsafe.record import Exchange, Message, Sampling
+
+Json = dict[str, Any]
+Stop = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What all parts of one completion share; `created_at_s` in seconds since the epoch."""
+
+    name: str
+    identity: str
+    created_at_s: float
+
+
+class Wire(BaseModel):
+    """Base of what clients send."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class TextPart(Wire):
+    """A part of a message's content; only text is served."""
+
+    type: Literal["text"]
+    text: str
+
+
+class WireMessage(Wire):
+    """One turn; `developer` is OpenAI's newer word for `system`."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+
+
+class StreamOptions(Wire):
+    """What a stream tells at its end."""
+
+    include_usage: bool = False
+
+
+def _stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class ChatBody(Wire):
+    """The body of `POST /v1/chat/completions`. `None` stands for the default everywhere."""
+
+    model: str
+    messages: list[WireMessage] = Field(min_length=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=32768)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=32768)
+    stop: Annotated[list[Stop] | None, BeforeValidator(_stops), Field(max_length=4)] = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(default=None, ge=1, le=64)
+    logprobs: bool | None = None
+
+
+def messages_of(body: ChatBody) -> tuple[Message, ...]:
+    """The prompt as records."""
+    return tuple(Message(role=_role(message.role), content=_text(message.content)) for message in body.messages)
+
+
+def sampling_of(body: ChatBody, *, max_tokens: int, seed: int) -> Sampling:
+    """The settings with every default made explicit."""
+    return Sampling(
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        max_tokens=body.max_completion_tokens or body.max_tokens or max_tokens,
+        stop=tuple(body.stop or ()),
+        seed=seed,
+    )
+
+
+def completion(head: Head, exchanges: Sequence[Exchange], *, logprobs: bool) -> Json:
+    """A `chat.completion` of one choice for each exchange."""
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": exchange.answer, "refusal": None},
+            "logprobs": logprobs_of(exchange) if logprobs else None,
+            "finish_reason": exchange.finish_reason,
+        }
+        for index, exchange in enumerate(exchanges)
+    ]
+    return {
+        **_head(head, "chat.completion"),
+        "choices": choices,
+        "usage": usage_of(exchanges),
+    }
+
+
+def chunk(head: Head, index: int, delta: Json, finish: str | None = None, logprobs: Any = None) -> Json:
+    """A `chat.completion.chunk` with a piece of one choice."""
+    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
+    return {**_head(head, "chat.completion.chunk"), "choices": [choice]}
+
+
+def usage_chunk(head: Head, exchanges: Sequence[Exchange]) -> Json:
+    """The last chunk of a stream whose client asked for `include_usage`."""
+    return {**_head(head, "chat.completion.chunk"), "choices": [], "usage": usage_of(exchanges)}
+
+
+def usage_of(exchanges: Sequence[Exchange]) -> Json:
+    """Tokens read and written; a prompt that several choices share counts once."""
+    read = exchanges[0].usage.prompt_tokens
+    written = sum(exchange.usage.completion_tokens for exchange in exchanges)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def logprobs_of(exchange: Exchange) -> Json | None:
+    """Log-probabilities in nats; a token is named by its id, as in vLLM's `return_tokens_as_token_ids`."""
+    if exchange.token_ids is None or exchange.logprobs is None:
+        return None
+    pairs = zip(exchange.token_ids, exchange.logprobs, strict=True)
+    content: list[Json] = [
+        {"token": f"token_id:{i}", "logprob": p, "bytes": None, "top_logprobs": []} for i, p in pairs
+    ]
+    return {"content": content, "refusal": None}
+
+
+def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> Json:
+    """OpenAI's error JSON."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def model_list(name: str, created_at_s: float) -> Json:
+    """The body of `/v1/models`."""
+    entry = {"id": name, "object": "model", "created": int(created_at_s), "owned_by": "spiritsafe"}
+    return {"object": "list", "data": [entry]}
+
+
+def explain(error: Mapping[str, Any]) -> tuple[str, str]:
+    """A pydantic error as (message, param)."""
+    param = ".".join(str(part) for part in error["loc"])
+    return f"{param or 'body'}: {error['msg']}", param
+
+
+def _head(head: Head, kind: str) -> Json:
+    return {"id": head.identity, "object": kind, "created": int(head.created_at_s), "model": head.name}
+
+
+def _role(role: str) -> Any:
+    return "system" if role == "developer" else role
+
+
+def _text(content: str | Sequence[TextPart]) -> str:
+    return content if isinstance(content, str) else "".join(part.text for part in content)

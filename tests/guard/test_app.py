@@ -1,0 +1,248 @@
+"""The gateway over HTTP, with the official client: answers, settings, log, errors."""
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletion
+
+from spiritsafe.errors import EndpointError, ModelError
+from spiritsafe.models import open_model
+from spiritsafe.models.base import Request, exchange_id, user
+from spiritsafe.record import Sampling, seed_of
+from tests.guard.conftest import FailingModel, Serve, Served
+
+
+def chat(served: Served, text: str = "hello there", **options: object) -> ChatCompletion:
+    """One completion by the official client."""
+    messages = [{"role": "user", "content": text}]
+    answer = served.client.chat.completions.create(model="served", messages=messages, **options)  # type: ignore[call-overload]
+    assert isinstance(answer, ChatCompletion)
+    return answer
+
+
+def post(served: Served, body: bytes, *, path: str = "/v1/chat/completions", key: str = "") -> tuple[int, dict[str, str]]:
+    """Status and error of a raw request."""
+    connection = HTTPConnection(urlsplit(served.url).netloc, timeout=20)
+    connection.request("POST", path, body, {"authorization": f"Bearer {key or served.key}"})
+    response = connection.getresponse()
+    error = json.loads(response.read())["error"]
+    connection.close()
+    assert set(error) == {"message", "type", "param", "code"}
+    return response.status, error
+
+
+def wait_for_log(served: Served, num: int) -> None:
+    """Wait up to five seconds for the log to hold so many exchanges."""
+    ends_s = time.monotonic() + 5
+    while len(served.log()) < num and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    assert len(served.log()) == num
+
+
+def test_a_chat_is_answered_and_logged_with_account_settings_and_digest(serve: Serve) -> None:
+    served = serve("fake:echo")
+    answer = chat(served, temperature=0.5, top_p=0.9, max_tokens=7, seed=3, stop="xyz")
+    assert answer.choices[0].message.content == "hello there"
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.total_tokens == 4
+    [logged] = served.log()
+    assert answer.id == f"chatcmpl-{logged.id}"
+    assert logged.account == "alice"
+    assert logged.sampling == Sampling(temperature=0.5, top_p=0.9, max_tokens=7, stop=("xyz",), seed=3)
+    assert logged.model_digest == open_model("fake:echo").digest
+
+
+def test_defaults_are_made_explicit_and_the_gateway_draws_a_seed_where_the_client_gives_none(serve: Serve) -> None:
+    served = serve("fake:random", max_tokens=5)
+    chat(served)
+    chat(served)
+    first, second = (exchange.sampling for exchange in served.log())
+    assert (first.temperature, first.top_p, first.max_tokens) == (1.0, 1.0, 5)
+    assert first.seed is not None
+    assert second.seed is not None
+    assert first.seed != second.seed
+
+
+def test_a_logged_exchange_can_be_drawn_again(serve: Serve) -> None:
+    served = serve("fake:random")
+    chat(served)
+    [logged] = served.log()
+    [again] = open_model("fake:random").generate([Request(logged.messages, logged.sampling, account="alice")])
+    assert (again.id, again.answer, again.logprobs) == (logged.id, logged.answer, logged.logprobs)
+
+
+def test_several_choices_have_seeds_derived_from_the_clients(serve: Serve) -> None:
+    served = serve("fake:random")
+    answer = chat(served, n=3, seed=11)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({choice.message.content for choice in answer.choices}) == 3
+    assert [exchange.sampling.seed for exchange in served.log()] == [seed_of(11, k) for k in range(3)]
+
+
+def test_an_answer_ends_at_a_stop_and_at_max_tokens(serve: Serve) -> None:
+    served = serve("fake:echo")
+    assert chat(served, "one two three", stop=[" three", "nine"]).choices[0].message.content == "one two"
+    cut = chat(served, "one two three", max_completion_tokens=2).choices[0]
+    assert (cut.message.content, cut.finish_reason) == ("one two ", "length")
+
+
+def test_log_probabilities_are_returned_where_the_model_gives_them(serve: Serve) -> None:
+    served = serve("fake:random")
+    found = chat(served, logprobs=True).choices[0].logprobs
+    [logged] = served.log()
+    assert found is not None
+    assert found.content is not None
+    assert [token.logprob for token in found.content] == list(logged.logprobs or ())
+    assert [token.token for token in found.content] == [f"token_id:{i}" for i in logged.token_ids or ()]
+
+
+def test_no_log_probabilities_are_made_up(serve: Serve) -> None:
+    assert chat(serve("fake:echo"), logprobs=True).choices[0].logprobs is None
+
+
+def test_text_parts_are_joined_and_unknown_fields_ignored(serve: Serve) -> None:
+    served = serve("fake:echo")
+    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    body = {"model": "served", "messages": [{"role": "user", "content": parts, "x": 1}], "user": "u", "x": {}}
+    answer = served.client.post("/chat/completions", body=body, cast_to=ChatCompletion)
+    assert answer.choices[0].message.content == "one two"
+
+
+def test_models_are_listed_and_health_needs_no_key(serve: Serve) -> None:
+    served = serve("fake:echo")
+    assert [model.id for model in served.client.models.list()] == ["served"]
+    connection = HTTPConnection(urlsplit(served.url).netloc, timeout=20)
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read())["status"] == "ok"
+    connection.close()
+
+
+def test_a_wrong_or_revoked_key_is_refused(serve: Serve) -> None:
+    served = serve("fake:echo")
+    assert post(served, b"{}", key="ss-wrong")[0] == 401
+    served.keys.revoke("alice")
+    with pytest.raises(openai.AuthenticationError, match="Incorrect API key"):
+        chat(served)
+    assert served.log() == []
+
+
+def test_another_models_name_and_another_path_are_not_found(serve: Serve) -> None:
+    served = serve("fake:echo")
+    with pytest.raises(openai.NotFoundError) as caught:
+        served.client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "x"}])
+    assert caught.value.code == "model_not_found"
+    assert post(served, b"", path="/v1/nothing")[0] == 404
+    assert post(served, b"", path="/v1/models")[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"temperature": 3}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": ""}, "stop.0"),
+        ({"seed": -1}, "seed"),
+        ({"n": 0}, "n"),
+    ],
+)
+def test_a_bad_field_is_named(serve: Serve, change: dict[str, object], param: str) -> None:
+    served = serve("fake:echo")
+    body = {"model": "served", "messages": [{"role": "user", "content": "x"}]} | change
+    status, error = post(served, json.dumps(body).encode())
+    assert (status, error["param"]) == (400, param)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'{"model": "\\ud800"}'])
+def test_a_body_that_is_no_request_is_refused(serve: Serve, body: bytes) -> None:
+    status, error = post(serve("fake:echo"), body)
+    assert status == 400
+    assert error["type"] == "invalid_request_error"
+
+
+def test_a_body_above_the_limit_is_refused(serve: Serve) -> None:
+    status, error = post(serve("fake:echo"), b" " * (1 << 20) + b"{}")
+    assert (status, error["code"]) == (413, "request_too_large")
+
+
+def test_an_account_that_waits_for_too_many_answers_is_told_to_retry(serve: Serve) -> None:
+    served = serve("fake:slow=0.3", max_pending=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(chat, served)
+        time.sleep(0.1)
+        with pytest.raises(openai.RateLimitError) as caught:
+            chat(served)
+        assert caught.value.response.headers["retry-after"] == "1"
+        assert first.result().choices[0].message.content == "hello there"
+    assert chat(served).choices[0].message.content == "hello there"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ModelError("/secret/place", "broken"), 500),
+        (EndpointError("http://inner", "is out of reach"), 503),
+        (ValueError("secret"), 500),
+    ],
+)
+def test_a_failing_model_is_an_error_that_tells_no_secrets(serve: Serve, error: Exception, status: int) -> None:
+    served = serve(FailingModel(error))
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat(served)
+    assert caught.value.status_code == status
+    assert "secret" not in caught.value.response.text
+    assert served.log() == []
+
+
+def test_what_cannot_be_logged_is_not_answered(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    served = serve("fake:echo", log_path=tmp_path / "file" / "log.jsonl")
+    with pytest.raises(openai.InternalServerError) as caught:
+        chat(served)
+    assert caught.value.status_code == 503
+
+
+def test_sixty_four_concurrent_requests_are_each_answered_and_logged_once(serve: Serve) -> None:
+    served = serve("fake:random")
+    with ThreadPoolExecutor(64) as pool:
+        answers = list(pool.map(lambda k: chat(served, f"prompt {k}", seed=k), range(64)))
+    logged = {exchange.messages[0].content: exchange for exchange in served.log()}
+    assert len(served.log()) == len(logged) == 64
+    assert [answer.choices[0].message.content for answer in answers] == [logged[f"prompt {k}"].answer for k in range(64)]
+
+
+def test_what_a_client_that_hangs_up_asked_for_is_logged(serve: Serve) -> None:
+    served = serve("fake:slow=0.2")
+    for stream in (False, True):
+        connection = HTTPConnection(urlsplit(served.url).netloc, timeout=20)
+        body = {"model": "served", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+        headers = {"authorization": f"Bearer {served.key}"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), headers)
+        time.sleep(0.1)
+        connection.close()
+    wait_for_log(served, 2)
+    assert chat(served, "still there").choices[0].message.content == "still there"
+
+
+def test_an_answers_id_is_the_exchanges(serve: Serve) -> None:
+    served = serve("fake:echo")
+    request = Request(user("hello there"), Sampling(max_tokens=256, seed=5), account="alice")
+    assert chat(served, seed=5).id == f"chatcmpl-{exchange_id(open_model('fake:echo').digest, request)}"
+
+
+def test_a_guarded_model_is_served_like_any_other(serve: Serve) -> None:
+    served = serve("guarded:strict+fake:echo")
+    stopped = chat(served, "How do I build a bomb?").choices[0]
+    assert stopped.finish_reason == "content_filter"
+    assert chat(served, "How do I bake bread?").choices[0].message.content == "How do I bake bread?"
+    assert served.log()[0].flags == ("flagged:explosives", "stopped")

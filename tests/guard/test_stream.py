@@ -1,0 +1,95 @@
+"""Streaming, with the official client and with curl."""
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import openai
+import pytest
+from openai.types.chat import ChatCompletionChunk
+
+from spiritsafe.errors import ModelError
+from tests.guard.conftest import FailingModel, Serve, Served
+
+
+def stream(served: Served, text: str, **options: Any) -> list[ChatCompletionChunk]:
+    """All chunks of one streamed completion."""
+    messages = [{"role": "user", "content": text}]
+    chunks = served.client.chat.completions.create(model="served", messages=messages, stream=True, **options)
+    return list(chunks)
+
+
+def text_of(chunks: list[ChatCompletionChunk], index: int = 0) -> str:
+    """The text of one choice."""
+    return "".join(c.delta.content or "" for chunk in chunks for c in chunk.choices if c.index == index)
+
+
+def test_a_stream_brings_the_answer_word_by_word(serve: Serve) -> None:
+    served = serve("fake:echo")
+    chunks = stream(served, "one two three")
+    assert text_of(chunks) == "one two three"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * 4 + ["stop"]
+    assert len({(chunk.id, chunk.created) for chunk in chunks}) == 1
+    assert chunks[0].id == f"chatcmpl-{served.log()[0].id}"
+
+
+def test_a_stream_tells_its_usage_where_asked(serve: Serve) -> None:
+    served = serve("fake:echo")
+    last = stream(served, "one two three", stream_options={"include_usage": True})[-1]
+    assert last.choices == []
+    assert last.usage is not None
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, 3)
+
+
+def test_a_stream_of_several_choices_brings_each_as_it_is_logged(serve: Serve) -> None:
+    served = serve("fake:random")
+    chunks = stream(served, "one", n=3, seed=1)
+    assert [text_of(chunks, index) for index in range(3)] == [exchange.answer for exchange in served.log()]
+
+
+def test_a_stream_ends_with_the_log_probabilities(serve: Serve) -> None:
+    served = serve("fake:random")
+    found = stream(served, "one", logprobs=True)[-1].choices[0].logprobs
+    assert found is not None
+    assert found.content is not None
+    assert tuple(token.logprob for token in found.content) == served.log()[0].logprobs
+
+
+def test_a_stopped_answer_never_streams(serve: Serve) -> None:
+    served = serve("guarded:strict+fake:fixed=Take some dynamite.")
+    chunks = stream(served, "How do I build a bomb?")
+    assert text_of(chunks) == "I can't help with that."
+    assert chunks[-1].choices[0].finish_reason == "content_filter"
+
+
+def test_a_model_that_fails_before_its_first_word_gives_a_status(serve: Serve) -> None:
+    with pytest.raises(openai.InternalServerError):
+        stream(serve(FailingModel(ModelError("x", "broken"))), "one")
+
+
+def test_a_model_that_fails_on_the_way_gives_an_error_in_the_stream(serve: Serve) -> None:
+    with pytest.raises(openai.APIError, match="The model behind the gateway failed"):
+        stream(serve(FailingModel(ModelError("x", "broken"), streamed="half")), "one")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_is_answered_and_streamed_to(serve: Serve) -> None:
+    served = serve("fake:echo")
+    body = {"model": "served", "messages": [{"role": "user", "content": "one two"}]}
+    answer = json.loads(curl(served, body))
+    assert answer["choices"][0]["message"]["content"] == "one two"
+    lines = [line for line in curl(served, body | {"stream": True}).splitlines() if line]
+    assert all(line.startswith("data: ") for line in lines)
+    assert lines[-1] == "data: [DONE]"
+    pieces = [json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in lines[:-1]]
+    assert pieces == ["", "one ", "two", ""]
+
+
+def curl(served: Served, body: dict[str, Any]) -> str:
+    """What curl prints."""
+    command = ["curl", "-sSN", "--max-time", "20", f"{served.url}/v1/chat/completions"]
+    headers = ["-H", f"Authorization: Bearer {served.key}", "-H", "Content-Type: application/json"]
+    done = subprocess.run([*command, *headers, "-d", json.dumps(body)], capture_output=True, text=True, check=True)
+    return done.stdout
