@@ -1,0 +1,108 @@
+"""`report.html`: one self-contained page from a run directory. No scripts, no requests, no model.
+
+Every text that reaches the page passes `_finalize`, which spells out hidden characters; Jinja then escapes it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from spiritsafe.record import Verdict, write_atomic
+from spiritsafe.report.figures import figures
+from spiritsafe.report.load import RunData, load_run
+from spiritsafe.report.published import R1
+from spiritsafe.report.story import against, headline, tiles
+from spiritsafe.report.text import duration, interval_text, mark, number, p_text, shorten, titled, value_text, visible
+
+ROOMS = ("make", "measure", "guard", "prove")
+KINDS = {
+    "E": "exact: rests on the owner's own random draws",
+    "C": "calibrated: rests on a population known to be independent",
+    "I": "indicative: shows likeness, no error rate",
+    "S": "sampling: rests on which prompts were drawn",
+}
+
+
+@dataclass(frozen=True)
+class VerdictGroup:
+    """Verdicts that differ only in their subject: one method, one set of assumptions and limits."""
+
+    name: str
+    verdicts: tuple[Verdict, ...]
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into a run directory, atomically. Raises `DataError` where the run is incomplete."""
+    path = run_dir / "report.html"
+    write_atomic(path, render_report(load_run(run_dir)))
+    return path
+
+
+def render_report(run: RunData) -> str:
+    """The page of a run."""
+    css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            run=run,
+            css=Markup(css),
+            headline=headline(run),
+            tiles=tiles(run),
+            against=against(run.verdicts),
+            figures=figures(run),
+            rooms={room: group_verdicts([v for v in run.verdicts if v.room == room]) for room in ROOMS},
+            limits=list(dict.fromkeys(limit for v in run.verdicts for limit in v.limits)),
+            r1=R1,
+            kinds=KINDS,
+        )
+    )
+
+
+def group_verdicts(verdicts: Sequence[Verdict]) -> list[VerdictGroup]:
+    """Verdicts of one name, method, kind, assumptions and limits together, in order of first appearance."""
+    groups: dict[tuple[object, ...], list[Verdict]] = {}
+    for v in verdicts:
+        groups.setdefault((v.name, v.method, v.kind, v.assumptions, v.limits), []).append(v)
+    return [VerdictGroup(found[0].name, tuple(found)) for found in groups.values()]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("spiritsafe.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = (duration, interval_text, mark, number, p_text, shorten, titled, value_text)
+    environment.filters.update({function.__name__: function for function in formats})
+    environment.filters.update(exact=_exact, moment=_moment, plain_details=_plain_details)
+    return environment
+
+
+def _finalize(value: Any) -> Any:
+    """Spell out what is hidden in a text; a bare float is our mistake, since it has no stated precision."""
+    assert not isinstance(value, float), f"format {value} before it is shown"
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _exact(value: float) -> str:
+    return repr(value)
+
+
+def _moment(iso: str) -> str:
+    return iso.replace("T", " ").replace("Z", " UTC")
+
+
+def _plain_details(detail: dict[str, Any]) -> dict[str, str]:
+    """The scalars of a verdict's detail, as text; account and model are in its subject."""
+    told = ("account", "model")
+    scalars = {k: v for k, v in detail.items() if isinstance(v, str | int | float) and k not in told}
+    return {k: number(v) if isinstance(v, float) else str(v) for k, v in scalars.items()}

@@ -1,0 +1,57 @@
+"""The verdicts for a terminal (a table of at least 100 columns) and for a program (JSON)."""
+
+import json
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from spiritsafe.record import VERDICT_VERSION, Verdict
+from spiritsafe.report.text import interval_text, plain_p_text, spread_text, visible
+
+ROOMS = ("make", "measure", "guard", "prove")
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """All verdicts, grouped by room and name, with a mark where the run's ground truth is known."""
+    caption = "✓ agrees with what is known of the run, ✗ does not; adjusted: for several tests"
+    table = Table(box=SIMPLE_HEAD, caption=caption, caption_justify="left", pad_edge=False, collapse_padding=True)
+    table.add_column("verdict", overflow="fold")
+    for header in ("value", "95 % interval", "n", "p", "adjusted"):
+        table.add_column(header, justify="right", overflow="fold")
+    table.add_column("says", overflow="fold", no_wrap=True)
+    for room in ROOMS:
+        _add_room(table, room, [v for v in verdicts if v.room == room])
+    return table
+
+
+def verdicts_json(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as `verdicts.json` holds them."""
+    held = {"version": VERDICT_VERSION, "verdicts": [v.model_dump(mode="json") for v in verdicts]}
+    return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
+
+
+def _add_room(table: Table, room: str, verdicts: Sequence[Verdict]) -> None:
+    for name, unit in dict.fromkeys((v.name, v.unit) for v in verdicts):
+        named = f"{room}: {visible(name)}" + (f" [{visible(unit)}]" if unit not in ("", "share") else "")
+        table.add_row(Text(named, style="bold"))
+        for verdict in (v for v in verdicts if (v.name, v.unit) == (name, unit)):
+            table.add_row(*_cells(verdict))
+    table.add_section()
+
+
+def _cells(verdict: Verdict) -> list[Text]:
+    value = spread_text(verdict.value, verdict.interval, "share" if verdict.unit == "share" else "")
+    numbers = [value, interval_text(verdict), f"{verdict.n:,}", _p(verdict.p_value), _p(verdict.p_adjusted)]
+    return [Text(f"  {visible(verdict.subject)}"), *map(Text, numbers), _outcome(verdict)]
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else plain_p_text(value)
+
+
+def _outcome(verdict: Verdict) -> Text:
+    says = {True: "rejects ", False: "keeps ", None: ""}[verdict.rejected]
+    sign, style = {True: ("✓", "green"), False: ("✗", "bold red reverse"), None: ("", "")}[verdict.holds]
+    return Text(says) + Text(sign, style=style)
