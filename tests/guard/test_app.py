@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import openai
@@ -20,13 +21,15 @@ from tests.guard.conftest import FailingModel, Serve, Served
 
 def chat(served: Served, text: str = "hello there", **options: object) -> ChatCompletion:
     """One completion by the official client."""
-    messages = [{"role": "user", "content": text}]
-    answer = served.client.chat.completions.create(model="served", messages=messages, **options)  # type: ignore[call-overload]
+    create: Any = served.client.chat.completions.create
+    answer = create(model="served", messages=[{"role": "user", "content": text}], **options)
     assert isinstance(answer, ChatCompletion)
     return answer
 
 
-def post(served: Served, body: bytes, *, path: str = "/v1/chat/completions", key: str = "") -> tuple[int, dict[str, str]]:
+def post(
+    served: Served, body: bytes, *, path: str = "/v1/chat/completions", key: str = ""
+) -> tuple[int, dict[str, str]]:
     """Status and error of a raw request."""
     connection = HTTPConnection(urlsplit(served.url).netloc, timeout=20)
     connection.request("POST", path, body, {"authorization": f"Bearer {key or served.key}"})
@@ -218,7 +221,9 @@ def test_sixty_four_concurrent_requests_are_each_answered_and_logged_once(serve:
         answers = list(pool.map(lambda k: chat(served, f"prompt {k}", seed=k), range(64)))
     logged = {exchange.messages[0].content: exchange for exchange in served.log()}
     assert len(served.log()) == len(logged) == 64
-    assert [answer.choices[0].message.content for answer in answers] == [logged[f"prompt {k}"].answer for k in range(64)]
+    assert [answer.choices[0].message.content for answer in answers] == [
+        logged[f"prompt {k}"].answer for k in range(64)
+    ]
 
 
 def test_what_a_client_that_hangs_up_asked_for_is_logged(serve: Serve) -> None:

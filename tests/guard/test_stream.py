@@ -15,9 +15,8 @@ from tests.guard.conftest import FailingModel, Serve, Served
 
 def stream(served: Served, text: str, **options: Any) -> list[ChatCompletionChunk]:
     """All chunks of one streamed completion."""
-    messages = [{"role": "user", "content": text}]
-    chunks = served.client.chat.completions.create(model="served", messages=messages, stream=True, **options)
-    return list(chunks)
+    create: Any = served.client.chat.completions.create
+    return list(create(model="served", messages=[{"role": "user", "content": text}], stream=True, **options))
 
 
 def text_of(chunks: list[ChatCompletionChunk], index: int = 0) -> str:

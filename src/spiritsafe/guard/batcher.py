@@ -40,6 +40,7 @@ class Batcher:
     def submit(self, request: Request, on_piece: OnPiece | None = None) -> Future[Exchange]:
         """Queue a request. `on_piece` is called in the worker's thread. Raises `RunError` after `close`."""
         waiter = Waiter(request, Future(), on_piece)
+        waiter.answer.set_running_or_notify_cancel()  # a client that leaves cannot cancel it
         with self._closing:
             if self._closed:
                 raise RunError("gateway", "is shutting down")
@@ -83,10 +84,11 @@ class Batcher:
 
         try:
             exchanges = self._model.generate([waiter.request for waiter in wave], on_text=on_text)
+            answered = list(zip(wave, exchanges, strict=True))
             self._keep(exchanges)
         except Exception as error:
             for waiter in wave:
                 waiter.answer.set_exception(error)
             return
-        for waiter, exchange in zip(wave, exchanges, strict=True):
+        for waiter, exchange in answered:
             waiter.answer.set_result(exchange)

@@ -96,8 +96,9 @@ def _cut(text: str, max_chars: int) -> str:
 
 @lru_cache(maxsize=256)
 def _compiled(rule: Rule) -> re.Pattern[str]:
-    phrases = [rf"(?<!\w){_phrase(phrase)}(?!\w)" for phrase in rule.phrases]
-    return re.compile("|".join([*phrases, *(f"(?:{normalise(p)})" for p in rule.patterns)]) or r"(?!)", re.IGNORECASE)
+    words = "|".join(_phrase(phrase) for phrase in rule.phrases)
+    parts = [*([rf"\b(?:{words})(?!\w)"] if words else []), *(f"(?:{normalise(p)})" for p in rule.patterns)]
+    return re.compile("|".join(parts) or r"(?!)", re.IGNORECASE)
 
 
 def _phrase(phrase: str) -> str:

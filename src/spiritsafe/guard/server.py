@@ -41,19 +41,22 @@ def serve_forever(app: ASGIApp, host: str, port: int) -> None:
 
 def _bound(host: str, port: int) -> socket.socket:
     where = f"{host}:{port}"
+    if not 0 <= port < 1 << 16:
+        raise RunError(where, "is no port", "take one from 0 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise RunError(where, f"is no address to listen on ({error})") from None
     listener = socket.socket(family, kind)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        what = getattr(error, "strerror", None) or str(error)
-        raise RunError(where, f"cannot listen here: {what}", "stop what holds the port or choose another") from None
+        raise RunError(
+            where, f"cannot listen here: {error.strerror}", "stop what holds the port or choose another"
+        ) from None
     return listener
 
 

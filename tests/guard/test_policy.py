@@ -1,0 +1,66 @@
+"""Policies as files."""
+
+from pathlib import Path
+
+import pytest
+
+from spiritsafe.errors import UsageError
+from spiritsafe.guard.policy import load_policy, shipped_policies
+
+MINIMAL = 'name = "mine"\ndecide = "patterns"\nrefusal = "No."\n'
+
+
+def written(tmp_path: Path, text: str) -> str:
+    """The path of a policy file."""
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_every_shipped_policy_is_valid_and_named_as_its_file() -> None:
+    assert shipped_policies() == ["default", "strict"]
+    assert [load_policy(name).name for name in shipped_policies()] == shipped_policies()
+
+
+def test_strict_is_the_default_without_a_second_opinion() -> None:
+    default, strict = load_policy("default"), load_policy("strict")
+    assert (strict.decide, strict.reviewer) == ("patterns", "")
+    assert strict.rules == default.rules
+
+
+def test_a_policy_may_extend_a_shipped_one(tmp_path: Path) -> None:
+    text = 'extends = "strict"\nname = "mine"\n[rules.cheese]\nphrases = ["brie"]\n'
+    policy = load_policy(written(tmp_path, text))
+    assert set(policy.rules) == {*load_policy("strict").rules, "cheese"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('refusel = "x"\n[rules.a]', "refusel: unknown key, did you mean 'refusal'"),
+        ('[rules.a]\npatern = ["x"]', "rules.a.patern: unknown key, did you mean 'patterns'"),
+        ('[rules.a]\npatterns = ["("]', "rules.a.patterns: '\\('"),
+        ("[rules]", "rules: "),
+        ("", "rules: is missing"),
+        ('reviewer = "fake:echo"\n[rules.a]', "asks no reviewer"),
+        ('[review]\nprompt = "x"\nsafe = ["a"]\nunsafe = ["b"]\n[rules.a]', "review: prompt: holds neither"),
+        ('[review]\nprompt = "{query}"\nsafe = ["a"]\nunsafe = ["A"]\n[rules.a]', "'a' is both safe and unsafe"),
+        ("[rules", "is not TOML"),
+    ],
+)
+def test_a_key_at_fault_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_policy(written(tmp_path, MINIMAL + text))
+
+
+def test_a_reviewer_needs_a_question(tmp_path: Path) -> None:
+    text = MINIMAL.replace("patterns", "reviewer") + "[rules.a]"
+    with pytest.raises(UsageError, match=r"needs a \[review\] table"):
+        load_policy(written(tmp_path, text))
+
+
+def test_an_unknown_policy_is_met_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"did you mean 'default'.*shipped are default, strict"):
+        load_policy("defualt")
+    with pytest.raises(UsageError, match="extends: no shipped policy 'strickt', did you mean 'strict'"):
+        load_policy(written(tmp_path, 'extends = "strickt"\n'))
