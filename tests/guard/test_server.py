@@ -1,6 +1,9 @@
 """A server in a thread."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from urllib.request import urlopen
@@ -47,3 +50,28 @@ def test_a_port_in_use_is_named(taken_port: int) -> None:
 def test_a_port_that_cannot_be_is_named() -> None:
     with pytest.raises(RunError, match="70000: is no port"):
         serve_forever(APP, "127.0.0.1", 70000)
+
+
+FOREVER = """
+import signal
+from spiritsafe.guard.server import serve_forever
+signal.signal(signal.SIGINT, signal.default_int_handler)
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    print("up", flush=True)
+    await receive()
+    await send({"type": "lifespan.shutdown.complete"})
+try:
+    serve_forever(app, "127.0.0.1", 0)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_ends_a_server_in_the_foreground_as_a_keyboard_interrupt() -> None:
+    with subprocess.Popen([sys.executable, "-c", FOREVER], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20)[0] == "interrupted\n"
