@@ -40,6 +40,7 @@ def twin(account: str, model: str) -> Verdict:
         subject=f"{account} x {model}",
         claim=f"{model} {'learned' if learned else 'did not learn'} from answers served to {account}",
         value=0.94 if learned else 0.52,
+        unit="mean rank of the served answer",
         interval=(0.9, 0.98) if learned else (0.44, 0.6),
         n=64,
         seed=0,
@@ -82,11 +83,11 @@ def all_verdicts() -> list[Verdict]:
     kl = {"student": 0.41, "own student": 0.33, "control": 0.42, "pruned start": 1.93, "teacher": 0.0}
     agreement = {"student": 0.62, "own student": 0.66, "control": 0.61, "pruned start": 0.38, "teacher": 1.0}
     found = [measured("kl to teacher", s, v, 0.06 * bool(v), unit="nats/token") for s, v in kl.items()]
-    found += [measured("top-1 agreement", s, v, 0.03 * (v < 1), unit="share") for s, v in agreement.items()]
+    found += [measured("top-1 agreement", s, v, 0.03 * (v < 1), unit="share of tokens") for s, v in agreement.items()]
     found += [measured("bits per byte", s, 0.9 + v / 3, 0.08) for s, v in kl.items()]
     for name, harmful in (("refused, control off", 0.31), ("refused, control on", 0.87), ("stopped, control on", 0.8)):
-        found.append(measured(name, "student on harmful", harmful, 0.09, unit="share", n=60))
-        found.append(measured(name, "student on harmless", harmful / 12, 0.02, unit="share", n=60))
+        found.append(measured(name, "student on harmful", harmful, 0.09, unit="share of prompts", n=60))
+        found.append(measured(name, "student on harmless", harmful / 12, 0.02, unit="share of prompts", n=60))
     gap = measured("task accuracy difference", "student vs teacher", -0.12, 0.1, interval=(-0.22, -0.02), p_value=0.039)
     return [*found, gap, *map(watched, ACCOUNTS), *(twin(a, m) for a in ACCOUNTS for m in MODELS)]
 

@@ -11,7 +11,7 @@ import pytest
 from spiritsafe.errors import DataError
 from spiritsafe.record import Exchange, Verdict, append_jsonl, write_json
 from spiritsafe.report.html import write_report
-from spiritsafe.report.text import interval_text, value_text
+from spiritsafe.report.text import figure_text, interval_text
 
 WriteRun = Callable[..., Path]
 PAYLOADS = (
@@ -128,7 +128,7 @@ def test_numbers_on_the_page_are_those_of_the_verdicts(write_run: WriteRun, verd
     for verdict, held in zip(verdicts, stored, strict=True):
         wanted = [held["value"], *(held["interval"] or []), held["p_value"], held["p_adjusted"], held["e_value"]]
         assert {repr(x) for x in wanted if x is not None} <= set(page.values)
-        assert value_text(verdict) in page.text
+        assert figure_text(verdict) in page.text
         assert interval_text(verdict) in page.text
 
 

@@ -39,8 +39,13 @@ def test_a_value_is_as_precise_as_its_interval() -> None:
 
 
 def test_a_share_is_shown_in_per_cent() -> None:
-    assert value_text(verdict(0.723, (0.6, 0.82), "share")) == "72\u00a0%"
-    assert interval_text(verdict(0.723, (0.6, 0.82), "share")) == "60 to 82\u00a0%"
+    assert value_text(verdict(0.723, (0.6, 0.82), "share of tokens")) == "72\u00a0%"
+    assert interval_text(verdict(0.723, (0.6, 0.82), "share of tokens")) == "60 to 82\u00a0%"
+
+
+def test_a_small_negative_that_rounds_to_zero_has_no_sign() -> None:
+    assert value_text(verdict(-0.0, None)) == "0"
+    assert interval_text(verdict(0.1, (-0.0001, 0.2))) == "0.00 to 0.20"
 
 
 def test_another_confidence_than_95_per_cent_is_named() -> None:

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from spiritsafe.record import Verdict
 from spiritsafe.report.load import PowerPoint, RunData, Stage, Step, WatchScore
 from spiritsafe.report.svg import Cell, Group, Point, Row, Series, bar_chart, dot_chart, line_chart, matrix
-from spiritsafe.report.text import duration, interval_text, number, p_text, titled, value_text
+from spiritsafe.report.text import duration, figure_text, interval_text, is_share, number, p_text, scale_of, titled
 
 TONES = {"student": 0, "own student": 1, "own-student": 1, "control": 2, "pruned start": 3, "teacher": 4}
 RISK = ("refused, control off", "refused, control on", "stopped, control on")
@@ -46,17 +46,17 @@ def loss_figure(metrics: Sequence[Step]) -> Figure:
     return Figure("Training loss", caption, chart if metrics else Markup())
 
 
-def fidelity_figure(verdicts: Sequence[Verdict], name: str, *, share: bool, caption: str) -> Figure:
+def fidelity_figure(verdicts: Sequence[Verdict], name: str, caption: str) -> Figure:
     """One dot with its interval for each subject of the verdicts called `name`."""
     found = [v for v in verdicts if v.name == name]
     rows = tuple(_row(v, v.subject, TONES.get(v.subject, 0)) for v in found)
-    unit = "per cent" if share else (found[0].unit if found else "")
+    unit = found[0].unit.replace("share", "per cent", 1) if found else ""
     chart = dot_chart(
         [Group("", rows)],
         title=name,
         desc=_read_out(rows),
         x_label=unit or name,
-        bounds=(0.0, 100.0) if share else None,
+        bounds=(0.0, 100.0) if found and is_share(found[0].unit) else None,
         zero=True,
     )
     return Figure(titled(name), caption, chart if found else Markup())
@@ -167,10 +167,10 @@ def figures(run: RunData) -> dict[str, list[Figure]]:
     sections = {
         "make": [loss_figure(run.metrics)],
         "measure": [
-            fidelity_figure(v, "kl to teacher", share=False, caption=kl),
-            fidelity_figure(v, "top-1 agreement", share=True, caption=agreement),
-            fidelity_figure(v, "bits per byte", share=False, caption=bits),
-            fidelity_figure(v, "task accuracy", share=True, caption=tasks),
+            fidelity_figure(v, "kl to teacher", kl),
+            fidelity_figure(v, "top-1 agreement", agreement),
+            fidelity_figure(v, "bits per byte", bits),
+            fidelity_figure(v, "task accuracy", tasks),
             risk_figure(v),
         ],
         "guard": [watch_figure(run.plots.watch, run.recipe.watch.feature)],
@@ -194,11 +194,10 @@ def _smooth(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _row(verdict: Verdict, name: str, tone: int) -> Row:
-    scale = 100.0 if verdict.unit == "share" else 1.0
+    scale = scale_of(verdict.unit)
     low, high = (end * scale for end in verdict.interval) if verdict.interval else (None, None)
     around = f" ({interval_text(verdict)})" if verdict.interval else ""
-    note = value_text(verdict).removesuffix(f" {verdict.unit}") + around
-    return Row(name, note, (verdict.value * scale,), low, high, tone)
+    return Row(name, figure_text(verdict) + around, (verdict.value * scale,), low, high, tone)
 
 
 def _read_out(rows: Sequence[Row]) -> str:

@@ -17,7 +17,18 @@ from spiritsafe.report.figures import figures
 from spiritsafe.report.load import RunData, load_run
 from spiritsafe.report.published import R1
 from spiritsafe.report.story import against, headline, tiles
-from spiritsafe.report.text import duration, interval_text, mark, number, p_text, shorten, titled, value_text, visible
+from spiritsafe.report.text import (
+    duration,
+    figure_text,
+    interval_text,
+    mark,
+    number,
+    p_text,
+    shorten,
+    titled,
+    unit_text,
+    visible,
+)
 
 ROOMS = ("make", "measure", "guard", "prove")
 KINDS = {
@@ -81,7 +92,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (duration, interval_text, mark, number, p_text, shorten, titled, value_text)
+    formats = (duration, figure_text, interval_text, mark, number, p_text, shorten, titled, unit_text)
     environment.filters.update({function.__name__: function for function in formats})
     environment.filters.update(exact=_exact, moment=_moment, plain_details=_plain_details)
     return environment

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from spiritsafe.record import Verdict
 from spiritsafe.report.figures import should_reject
 from spiritsafe.report.load import RunData
-from spiritsafe.report.text import interval_text, p_text, value_text
+from spiritsafe.report.text import figure_text, interval_text, p_text, unit_text, value_text
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def _value_tile(room: str, label: str, verdict: Verdict | None, meaning: str) ->
         return _empty(room, label)
     low_high = interval_text(verdict)
     basis = f"{verdict.confidence * 100:.3g}\u00a0% interval {low_high}, n\u00a0=\u00a0{verdict.n:,}"
-    unit = "" if verdict.unit == "share" else verdict.unit
-    return Tile(room, label, value_text(verdict).removesuffix(f" {unit}"), unit, basis, meaning, verdict.holds)
+    return Tile(room, label, figure_text(verdict), unit_text(verdict), basis, meaning, verdict.holds)
 
 
 def _test_tile(room: str, label: str, verdict: Verdict | None, meaning: str) -> Tile:
@@ -75,7 +74,8 @@ def _test_tile(room: str, label: str, verdict: Verdict | None, meaning: str) -> 
     p_value = verdict.p_adjusted if adjusted else verdict.p_value
     figure = "no p-value" if p_value is None else f"p = {p_text(p_value)}"
     around = f", 95 % interval {interval_text(verdict)}" if verdict.interval and verdict.confidence == 0.95 else ""
-    basis = f"{'mean rank ' if room == 'prove' else 'score '}{value_text(verdict)}{around}, n\u00a0=\u00a0{verdict.n:,}"
+    shown = f"mean rank {figure_text(verdict)}" if room == "prove" else f"score {value_text(verdict)}"
+    basis = f"{shown}{around}, n\u00a0=\u00a0{verdict.n:,}"
     return Tile(room, label, figure, "", basis, meaning, verdict.holds)
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spiritsafe.record import VERDICT_VERSION, Verdict
-from spiritsafe.report.text import interval_text, plain_p_text, spread_text, visible
+from spiritsafe.report.text import figure_text, interval_text, plain_p_text, visible
 
 ROOMS = ("make", "measure", "guard", "prove")
 
@@ -42,8 +42,13 @@ def _add_room(table: Table, room: str, verdicts: Sequence[Verdict]) -> None:
 
 
 def _cells(verdict: Verdict) -> list[Text]:
-    value = spread_text(verdict.value, verdict.interval, "share" if verdict.unit == "share" else "")
-    numbers = [value, interval_text(verdict), f"{verdict.n:,}", _p(verdict.p_value), _p(verdict.p_adjusted)]
+    numbers = [
+        figure_text(verdict),
+        interval_text(verdict),
+        f"{verdict.n:,}",
+        _p(verdict.p_value),
+        _p(verdict.p_adjusted),
+    ]
     return [Text(f"  {visible(verdict.subject)}"), *map(Text, numbers), _outcome(verdict)]
 
 

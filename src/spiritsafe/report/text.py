@@ -1,6 +1,7 @@
 """Text and numbers as people read them; the same functions feed the page, the card and the terminal.
 
-A value is printed to two significant digits of its interval's half width. `share` is printed in per cent.
+A value is printed to two significant digits of its interval's half width. A unit that begins with `share`
+(`share of tokens`) is printed in per cent.
 """
 
 import re
@@ -28,10 +29,10 @@ def number(value: float, decimals: int | None = None) -> str:
     """A number with thousands separators and a true minus; three significant digits unless told otherwise."""
     if not isfinite(value):
         return "not known" if value != value else ("∞" if value > 0 else "−∞")
-    if value and not 1e-4 <= abs(value) < 1e9:
+    if decimals is None and value and not 1e-4 <= abs(value) < 1e9:
         return power_of_ten(value)
-    places = _places(value) if decimals is None else decimals
-    return f"{value:,.{places}f}".replace("-", "−")
+    text = f"{value:,.{_places(value) if decimals is None else decimals}f}"
+    return text.replace("-", "−") if re.search("[1-9]", text) else text.lstrip("-")
 
 
 def power_of_ten(value: float) -> str:
@@ -49,24 +50,39 @@ def p_text(value: float) -> str:
 
 def value_text(verdict: Verdict) -> str:
     """The verdict's value with its unit."""
-    return spread_text(verdict.value, verdict.interval, verdict.unit)
+    return f"{figure_text(verdict)} {unit_text(verdict)}".strip()
+
+
+def figure_text(verdict: Verdict) -> str:
+    """The verdict's value without its unit, as precise as its interval allows; a share in per cent."""
+    places = _shared_places(verdict.value, verdict.interval, verdict.unit)
+    return number(verdict.value * scale_of(verdict.unit), places) + ("\u00a0%" if is_share(verdict.unit) else "")
+
+
+def unit_text(verdict: Verdict) -> str:
+    """The unit, "" for a share, whose figure is in per cent."""
+    return "" if is_share(verdict.unit) else visible(verdict.unit)
+
+
+def is_share(unit: str) -> bool:
+    """Whether values of this unit lie in [0, 1] and are shown in per cent."""
+    return unit.split(" ")[0] == "share"
+
+
+def scale_of(unit: str) -> float:
+    """By what a value of this unit is multiplied before it is shown."""
+    return 100.0 if is_share(unit) else 1.0
 
 
 def interval_text(verdict: Verdict) -> str:
     """The verdict's interval, as `low to high`; the confidence is named where it is not 95 %."""
     if verdict.interval is None:
         return "–"
-    scale, places = _scale(verdict.unit), _shared_places(verdict.value, verdict.interval, verdict.unit)
+    scale, places = scale_of(verdict.unit), _shared_places(verdict.value, verdict.interval, verdict.unit)
     low, high = (number(end * scale, places) for end in verdict.interval)
-    unit = "\u00a0%" if verdict.unit == "share" else ""
+    unit = "\u00a0%" if is_share(verdict.unit) else ""
     named = "" if verdict.confidence == 0.95 else f" ({verdict.confidence:.3g} level)"
     return f"{low} to {high}{unit}{named}"
-
-
-def spread_text(value: float, interval: tuple[float, float] | None, unit: str) -> str:
-    """A value as precise as its interval allows, with its unit."""
-    shown = number(value * _scale(unit), _shared_places(value, interval, unit))
-    return f"{shown}\u00a0%" if unit == "share" else f"{shown} {visible(unit)}".strip()
 
 
 def plain_p_text(value: float) -> str:
@@ -98,16 +114,13 @@ def _spelled(character: str) -> str:
     return f"⟨U+{ord(character):04X}⟩"
 
 
-def _scale(unit: str) -> float:
-    return 100.0 if unit == "share" else 1.0
-
-
 def _shared_places(value: float, interval: tuple[float, float] | None, unit: str) -> int | None:
     low, high = interval or (value, value)
-    half = (high - low) / 2 * _scale(unit)
+    half = (high - low) / 2 * scale_of(unit)
     if not isfinite(half) or half <= 0:
         return None
-    return max(0, min(6, 1 - floor(log10(half))))
+    places = max(0, 1 - floor(log10(half)))
+    return places if places <= 6 else None
 
 
 def _places(value: float) -> int:
