@@ -26,7 +26,6 @@ from spiritsafe.report.text import (
     p_text,
     shorten,
     titled,
-    unit_text,
     visible,
 )
 
@@ -76,10 +75,10 @@ def render_report(run: RunData) -> str:
 
 
 def group_verdicts(verdicts: Sequence[Verdict]) -> list[VerdictGroup]:
-    """Verdicts of one name, method, kind, assumptions and limits together, in order of first appearance."""
+    """Verdicts of one name, unit, method, kind, assumptions and limits together, in order of first appearance."""
     groups: dict[tuple[object, ...], list[Verdict]] = {}
     for v in verdicts:
-        groups.setdefault((v.name, v.method, v.kind, v.assumptions, v.limits), []).append(v)
+        groups.setdefault((v.name, v.unit, v.method, v.kind, v.assumptions, v.limits), []).append(v)
     return [VerdictGroup(found[0].name, tuple(found)) for found in groups.values()]
 
 
@@ -92,7 +91,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (duration, figure_text, interval_text, mark, number, p_text, shorten, titled, unit_text)
+    formats = (duration, figure_text, interval_text, mark, number, p_text, shorten, titled)
     environment.filters.update({function.__name__: function for function in formats})
     environment.filters.update(exact=_exact, moment=_moment, plain_details=_plain_details)
     return environment
