@@ -141,13 +141,19 @@ def test_a_verdict_against_the_truth_is_named_in_words(write_run: WriteRun, verd
     assert "1 false alarm in 10 other tests" in page.text
 
 
-def test_the_safety_suite_is_never_printed(write_run: WriteRun, drawn: Callable[[str, str], Exchange]) -> None:
+def test_only_what_was_served_is_printed_and_nothing_flagged_or_of_the_safety_suite(
+    write_run: WriteRun, drawn: Callable[[str, str], Exchange]
+) -> None:
     run = write_run()
     append_jsonl(run / "exchanges" / "safety.jsonl", [drawn("how to do a terrible thing", "gladly")])
-    append_jsonl(run / "exchanges" / "zz.jsonl", [drawn("flagged", "flagged").model_copy(update={"flags": ("x",)})])
+    append_jsonl(run / "exchanges" / "twins.jsonl", [drawn("never served", "never served")])
+    stopped = drawn("a bad thing", "a bad thing").model_copy(update={"flags": ("stopped",)})
+    append_jsonl(run / "exchanges" / "gateway.jsonl", [stopped])
     text = page_of(run).text
     assert "What is copper?" in text
     assert "terrible" not in text
+    assert "bad thing" not in text
+    assert "never served" not in text
     assert "gladly" not in text
     assert "not printed, only named by sha256" in text
 

@@ -107,7 +107,7 @@ def power_figures(points: Sequence[PowerPoint]) -> list[Figure]:
     chart = line_chart(
         medians,
         title="p-value against the number of logged answers",
-        desc=f"Bars span the stated range of subsets; the dashed line is alpha = {alpha:g}.",
+        desc=f"Bars span the 10 % to the 90 % quantile over subsets; the dashed line is alpha = {alpha:g}.",
         x_label="logged answers",
         y_label="median p-value, log scale",
         log_y=True,
@@ -122,7 +122,7 @@ def power_figures(points: Sequence[PowerPoint]) -> list[Figure]:
         zero=True,
     )
     caption = (
-        "Subsets of one log. Bars: range of the subsets' p-values. Subsets overlap, so points are not independent."
+        "Random subsets of one log; bars from the 10 % to the 90 % quantile. Subsets overlap: points are dependent."
     )
     return [
         Figure("How many answers a proof needs", caption, chart),

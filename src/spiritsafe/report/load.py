@@ -1,6 +1,7 @@
 """Reads a run directory into one frozen `RunData`: what the report may know. No model is opened.
 
-Texts of exchanges are taken only from the account that drew off; of the safety suite only digests are.
+Texts of exchanges are taken only from what the gateway served to the account that drew off; of the safety
+suite only digests are.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from spiritsafe.recipe import Recipe, parse_recipe
 from spiritsafe.record import Exchange, Verdict, file_digest, read_json, read_jsonl
 
 HINT = "finish the run with the command that began it: spiritsafe run RECIPE"
+SERVED = "gateway.jsonl"
 NUM_EXCERPTS = 3
 T = TypeVar("T")
 
@@ -210,7 +212,8 @@ def _exchanges(directory: Path, texts_of: str) -> tuple[tuple[Excerpt, ...], tup
 
 def _excerpts(path: Path, exchanges: Iterable[Exchange], texts_of: str) -> list[Excerpt]:
     unsafe = any(word in path.stem for word in ("safety", "unsafe", "harm"))
-    chosen = [e for e in exchanges if unsafe or (e.account == texts_of and e.open_turn == "assistant")]
+    served = path.name == SERVED
+    chosen = [e for e in exchanges if unsafe or (served and e.account == texts_of)]
     return [_withheld(e) if unsafe or e.flags else _shown(e) for e in chosen[:NUM_EXCERPTS]]
 
 
