@@ -17,7 +17,7 @@ SRC = ROOT / "src" / "spiritsafe"
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = (
     ("errors", "record"),
-    ("evidence", "recipe", "run", "ledger", "prompts", "progress"),
+    ("evidence", "recipe", "run", "ledger", "prompts", "progress", "accounts", "stage"),
     ("models",),
     ("make", "measure", "guard", "prove"),
     ("report",),
