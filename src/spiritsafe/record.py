@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spiritsafe.errors import DataError, writing
 
-EXCHANGE_VERSION = 1
 VERDICT_VERSION = 1
 
 
@@ -58,7 +57,7 @@ class Exchange(Record):
     turn that the model itself wrote (self-synthesis).
     """
 
-    version: Literal[1] = EXCHANGE_VERSION
+    version: Literal[1] = 1
     id: str
     account: str = ""
     model: str
@@ -85,7 +84,7 @@ class Verdict(Record):
     says, where it is known; `holds` whether the verdict agrees with it.
     """
 
-    version: Literal[1] = VERDICT_VERSION
+    version: Literal[1] = 1
     room: Literal["make", "measure", "guard", "prove"]
     name: str
     subject: str
@@ -106,7 +105,7 @@ class Verdict(Record):
     rejected: bool | None = None
     expected: str = ""
     holds: bool | None = None
-    detail: dict[str, Any] = {}
+    detail: dict[str, Any] = Field(default_factory=dict)
 
 
 R = TypeVar("R", bound=BaseModel)

@@ -63,7 +63,7 @@ class ChatBody(Wire):
     top_p: float | None = Field(default=None, gt=0, le=1)
     max_tokens: int | None = Field(default=None, ge=1, le=32768)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=32768)
-    stop: Annotated[list[Stop] | None, BeforeValidator(_stops), Field(max_length=4)] = None
+    stop: Annotated[Annotated[list[Stop], Field(max_length=4)] | None, BeforeValidator(_stops)] = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     stream: bool | None = None
     stream_options: StreamOptions | None = None

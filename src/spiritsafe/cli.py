@@ -1,0 +1,210 @@
+"""The verbs. Nothing heavy is imported before a verb needs it: `spiritsafe --help` stays instant.
+
+Results go to stdout, progress and warnings to stderr. Exit codes: 0 done, 1 failed, 2 usage, 3 a gate was
+not met, 130 interrupted.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spiritsafe.errors import SpiritsafeError, UsageError
+
+app = typer.Typer(
+    name="spiritsafe",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Distil, measure, guard and trace language models; every claim carries its evidence.",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE overrides, e.g. make.epochs=3")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run directories live.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    seed: Annotated[int | None, typer.Option(help="Overrides run.seed.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue this run directory.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: all four rooms, from the teacher to the report; the same command continues a killed run."""
+    from spiritsafe.recipe import load_recipe
+    from spiritsafe.run import opened
+
+    resolved = load_recipe(recipe, [*(overrides or []), *([f"run.seed={seed}"] if seed is not None else [])])
+    if dry_run:
+        typer.echo(resolved.model_dump_json(indent=1))
+        return
+    from spiritsafe.pipeline import run_recipe
+    from spiritsafe.progress import Show, warn
+
+    with opened(resolved, runs, resume=resume) as (open_run, warnings):
+        for text in warnings:
+            warn(text)
+        show = Show()
+        show.say(f"run directory: {open_run.folder}")
+        verdicts = run_recipe(open_run, show)
+        _print_verdicts(verdicts, as_json=as_json)
+        if not as_json:
+            typer.echo(f"report: {open_run.path('report.html')}")
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="A model address.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    name: Annotated[str, typer.Option(help="The model's name towards clients.")] = "",
+    policy: Annotated[str, typer.Option(help="Put a risk-control policy before the model.")] = "",
+    home: Annotated[Path, typer.Option(help="Where keys and the exchange log live.")] = Path("gateway"),
+    new_key: Annotated[str, typer.Option("--new-key", help="Create a key for this account, print it, stop.")] = "",
+) -> None:
+    """Serve a model through the OpenAI-compatible gateway; every exchange is logged with its account."""
+    from spiritsafe.guard.keys import Keys
+
+    keys = Keys(home / "keys.sqlite")
+    if new_key:
+        typer.echo(keys.create(new_key))
+        return
+    from spiritsafe.guard.app import create_app
+    from spiritsafe.guard.server import serve_forever
+    from spiritsafe.models import open_model
+    from spiritsafe.progress import Show, warn
+    from spiritsafe.record import repair_jsonl
+
+    log = home / "exchanges.jsonl"
+    if warning := repair_jsonl(log):
+        warn(warning)
+    if not keys.list():
+        warn(f"no account has a key yet; create one: spiritsafe serve {model} --home {home} --new-key NAME")
+    opened_model = open_model(f"guarded:{policy}+{model}" if policy else model)
+    served = name or model.rpartition("/")[2]
+    Show().say(f"serving {served} at http://{host}:{port}/v1, log {log}")
+    serve_forever(create_app(opened_model, keys=keys, log=log, name=served), host, port)
+
+
+@app.command()
+def watch(
+    exchanges: Annotated[Path, typer.Argument(help="A log of exchanges (JSONL).")],
+    calibration: Annotated[list[str], typer.Option("--calibrate", help="An ordinary account, repeat for each.")],
+    judged: Annotated[list[str] | None, typer.Option("--judge", help="Accounts to judge; default: all others.")] = None,
+    feature: Annotated[str, typer.Option(help="answer_tokens or distinct_prompts.")] = "answer_tokens",
+    alpha: Annotated[float, typer.Option(help="False-alarm rate per judged account.")] = 0.05,
+    as_json: AsJson = False,
+) -> None:
+    """Judge the accounts in a log, calibrated on ordinary accounts other than those judged."""
+    from spiritsafe.errors import DataError
+    from spiritsafe.guard.watch import watch as watch_accounts
+    from spiritsafe.record import Exchange, read_jsonl
+
+    if not exchanges.is_file():
+        raise DataError(str(exchanges), "no such file")
+    log = read_jsonl(exchanges, Exchange)
+    others = [a for a in dict.fromkeys(e.account for e in log) if a not in calibration]
+    found = watch_accounts(log, judged=judged or others, calibration=calibration, feature=feature, alpha=alpha, seed=0)
+    _print_verdicts(found, as_json=as_json)
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")], as_json: AsJson = False) -> None:
+    """Write report.html anew from what a run directory holds, and print its verdicts."""
+    from spiritsafe.record import Verdict, read_json
+    from spiritsafe.report.html import write_report
+
+    for folder in runs:
+        path = write_report(folder)
+        verdicts = [Verdict.model_validate(v) for v in read_json(folder / "verdicts.json")["verdicts"]]
+        _print_verdicts(verdicts, as_json=as_json)
+        if not as_json:
+            typer.echo(f"report: {path}")
+
+
+@app.command()
+def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check a recipe without running it."""
+    from spiritsafe.recipe import load_recipe
+    from spiritsafe.run import recipe_digest
+
+    typer.echo(f"{recipe}: valid, digest {recipe_digest(load_recipe(recipe, overrides or []))[:10]}")
+
+
+@app.command(name="ls")
+def list_things(
+    what: Annotated[str, typer.Argument(help="recipes, models, policies or runs.")], runs: Runs = Path("runs")
+) -> None:
+    """List shipped recipes, model addresses, risk-control policies, or runs."""
+    for line in _listing(what, runs):
+        typer.echo(line)
+
+
+@app.command()
+def env(as_json: AsJson = False) -> None:
+    """Versions, machine and cache: what to put in a bug report."""
+    import json
+
+    from spiritsafe import __version__
+    from spiritsafe.models.pypi import cache_dir
+    from spiritsafe.run import environment
+
+    found: dict[str, Any] = {"spiritsafe": __version__, **environment(), "cache": str(cache_dir())}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for key in ("spiritsafe", "python", "platform", "cpu", "cores", "git", "cache"):
+        typer.echo(f"{key}: {found[key]}")
+    for package in ("torch", "transformers", "tokenizers", "pydantic", "starlette", "openai"):
+        typer.echo(f"{package}: {found['packages'].get(package, 'not installed')}")
+
+
+def main() -> None:
+    """Entry point: errors become one line on stderr and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except SpiritsafeError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command continues where it was", err=True)
+        sys.exit(130)
+    except OSError as error:
+        typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
+        sys.exit(1)
+
+
+def _listing(what: str, runs: Path) -> list[str]:
+    from spiritsafe.models.address import ALIASES
+    from spiritsafe.recipe import shipped_recipes
+
+    if what == "recipes":
+        return shipped_recipes()
+    if what == "models":
+        return [f"{alias} = {address}" for alias, address in ALIASES.items()]
+    if what == "policies":
+        from spiritsafe.guard.policy import shipped_policies
+
+        return list(shipped_policies())
+    if what == "runs":
+        return sorted(str(p.parent) for p in runs.glob("*/recipe.json"))
+    raise UsageError(f"ls {what}", "is not known", "recipes, models, policies or runs")
+
+
+def _print_verdicts(verdicts: Any, *, as_json: bool) -> None:
+    from spiritsafe.report.table import verdict_table, verdicts_json
+
+    if as_json:
+        typer.echo(verdicts_json(verdicts))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(verdict_table(verdicts))

@@ -1,0 +1,108 @@
+"""A run's house: its models, prompts and exchanges by name, and answers collected so that none is doubled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spiritsafe.accounts import plan
+from spiritsafe.ledger import Entry
+from spiritsafe.models import Model, Request, open_model
+from spiritsafe.prompts import Prompt
+from spiritsafe.record import Exchange, append_jsonl, digest_of, read_jsonl
+from spiritsafe.run import Run
+from spiritsafe.stage import Stages
+
+if TYPE_CHECKING:
+    from spiritsafe.models.local import LocalModel
+
+START, STUDENT, OWN, CONTROL, TEACHER = "pruned start", "student", "own student", "control", "teacher"
+FOLDERS = {START: "models/pruned-start", STUDENT: "student", OWN: "models/own-student", CONTROL: "models/control"}
+
+
+@dataclass
+class House:
+    """A run with its stages and the models it has opened."""
+
+    run: Run
+    stages: Stages
+    opened: dict[str, "LocalModel"] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.run.recipe.run.seed
+
+    @cached_property
+    def teacher(self) -> "LocalModel":
+        """The teacher, which must be a local model: its weights are pruned and its logits compared."""
+        from spiritsafe.errors import RecipeError
+        from spiritsafe.models.local import LocalModel
+
+        part = self.run.recipe.teacher
+        model = open_model(part.model, batch=part.batch)
+        if not isinstance(model, LocalModel):
+            raise RecipeError("teacher.model", f"{part.model} is not a local model", "name weights, not a server")
+        return model
+
+    def model(self, name: str) -> "LocalModel":
+        """One of the run's models by name, read from its directory at first use."""
+        from spiritsafe.models.local import open_directory
+
+        if name == TEACHER:
+            return self.teacher
+        if name not in self.opened:
+            folder = str(self.run.path(FOLDERS[name]))
+            self.opened[name] = open_directory(folder, folder, self.run.recipe.teacher.batch)
+        return self.opened[name]
+
+    def exchanges(self, name: str) -> list[Exchange]:
+        """The stored exchanges of one kind."""
+        return read_jsonl(self.run.path("exchanges", f"{name}.jsonl"), Exchange)
+
+    def prompts(self) -> list[Prompt]:
+        """All prompts of the run."""
+        return read_jsonl(self.run.path("prompts.jsonl"), Prompt)
+
+
+def collect(house: House, model: Model, requests: Sequence[Request], name: str, entry: Entry) -> Path:
+    """Answer the requests that `exchanges/NAME.jsonl` does not hold yet, storing each as it ends."""
+    path = house.run.path("exchanges", f"{name}.jsonl")
+    stored = {_key(e) for e in read_jsonl(path, Exchange)}
+    missing = [r for r in requests if _key(r) not in stored]
+    with house.stages.show.bar(f"answers: {name}", len(requests)) as tick:
+        for _ in range(len(requests) - len(missing)):
+            tick()
+
+        def keep(exchange: Exchange) -> None:
+            append_jsonl(path, [exchange])
+            tick()
+
+        model.generate(missing, on_exchange=keep)
+    count(entry, read_jsonl(path, Exchange))
+    return path
+
+
+def drawn(house: House) -> list[Exchange]:
+    """What the drawing account was served, in the order of the plan."""
+    wanted = [w for w in plan(house.run.recipe, house.prompts()) if w.role == "draws"]
+    served = {(e.account, e.sampling.seed): e for e in house.exchanges("gateway")}
+    return [served[w.account, w.sampling.seed] for w in wanted]
+
+
+def _key(item: Request | Exchange) -> str:
+    return digest_of([item.open_turn, [m.model_dump() for m in item.messages], item.sampling.model_dump()])
+
+
+def in_order(house: House, name: str, requests: Sequence[Request]) -> list[Exchange]:
+    """The stored exchanges of one kind, in the order of the requests they answer."""
+    stored = {_key(e): e for e in house.exchanges(name)}
+    return [stored[_key(r)] for r in requests]
+
+
+def count(entry: Entry, exchanges: list[Exchange]) -> list[Exchange]:
+    """Add the exchanges' tokens to the ledger; returns them."""
+    for e in exchanges:
+        entry.count(tokens_in=e.usage.prompt_tokens, tokens_out=e.usage.completion_tokens)
+    return exchanges

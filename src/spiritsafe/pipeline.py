@@ -1,0 +1,385 @@
+"""The whole loop of a recipe, stage by stage: the only file beside cli.py that knows all four rooms.
+
+Models are named student, own student, control, pruned start and teacher everywhere; their directories
+are student/, models/own-student/, models/control/ and models/pruned-start/.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spiritsafe.accounts import names, plan
+from spiritsafe.house import CONTROL, FOLDERS, OWN, START, STUDENT, TEACHER, House, collect, count, drawn, in_order
+from spiritsafe.ledger import Entry, summary
+from spiritsafe.models import Model, Request, ask, open_model
+from spiritsafe.progress import Show, Tick
+from spiritsafe.prompts import check_task, synthesise, task_prompts
+from spiritsafe.record import (
+    Exchange,
+    Sampling,
+    Verdict,
+    append_jsonl,
+    seed_of,
+    write_atomic,
+    write_json,
+)
+from spiritsafe.run import Run
+from spiritsafe.stage import Done, Stages
+
+if TYPE_CHECKING:
+    pass
+
+POWER_SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+def run_recipe(run: Run, show: Show) -> list[Verdict]:
+    """Run or continue every stage and write the report; returns all verdicts."""
+    house = House(run, Stages(run, show))
+    do = house.stages.do
+    do("teacher", (), partial(know_teacher, house))
+    do("prompts", ("teacher",), partial(write_prompts, house))
+    do("serve", ("teacher", "prompts"), partial(serve_accounts, house))
+    do("watch", ("serve",), partial(watch_log, house))
+    do("answers", ("teacher", "prompts"), partial(draw_answers, house))
+    do("start", ("teacher", "answers"), partial(prune_start, house))
+    do("signals", ("teacher", "serve"), partial(capture_signals, house))
+    do("student", ("start", "serve"), partial(train_student, house, STUDENT))
+    do("own-student", ("start", "serve", "signals"), partial(train_student, house, OWN))
+    do("control", ("start", "serve", "answers"), partial(train_student, house, CONTROL))
+    students = ("start", "student", "own-student", "control")
+    do("fidelity", ("teacher", "answers", *students), partial(measure_fidelity, house))
+    do("tasks", ("teacher", "prompts", *students), partial(measure_tasks, house))
+    do("safety", ("teacher", "prompts", "student"), partial(measure_safety, house))
+    do("twins", ("teacher", "serve"), partial(draw_twins, house))
+    do("prove", ("serve", "twins", *students), partial(prove_accounts, house))
+    return finish(house)
+
+
+def know_teacher(house: House, entry: Entry) -> Done:
+    """Open the teacher and note which model it is."""
+    teacher = house.teacher
+    return Done(notes={"address": house.run.recipe.teacher.model, "digest": teacher.digest})
+
+
+def write_prompts(house: House, entry: Entry) -> Done:
+    """Prompts from the teacher itself and from verifiable tasks, split by content."""
+    part, path = house.run.recipe.prompts, house.run.path("prompts.jsonl")
+    share = part.num_heldout / (part.num_train + part.num_heldout)
+    tasks = task_prompts(part.tasks, seed=house.seed, heldout_share=share)
+
+    def generate(num: int, sampling: Sampling) -> list[Exchange]:
+        requests = [replace(r, open_turn="user") for r in ask([()], sampling, n=num, purpose="synthesise")]
+        return count(entry, house.teacher.generate(requests))
+
+    prompts = [*synthesise(generate, part, seed=house.seed, known=tasks), *tasks]
+    write_atomic(path, "".join(p.model_dump_json() + "\n" for p in prompts))
+    return Done((path,))
+
+
+def serve_accounts(house: House, entry: Entry) -> Done:
+    """Start the gateway over the teacher; every account samples through it with the `openai` client."""
+    from spiritsafe.guard.app import create_app
+    from spiritsafe.guard.keys import Keys
+    from spiritsafe.guard.server import serving
+    from spiritsafe.make.draw import draw_off
+
+    wanted, log = plan(house.run.recipe, house.prompts()), house.run.path("exchanges", "gateway.jsonl")
+    keys, model = Keys(house.run.path("keys.sqlite")), house.teacher
+    issued = {account: keys.create(account) for account in dict.fromkeys(w.account for w in wanted)}
+    answered = {(e.account, e.sampling.seed) for e in house.exchanges("gateway")}
+    missing = [w for w in wanted if (w.account, w.sampling.seed) not in answered]
+    app = create_app(model, keys=keys, log=log, name="teacher", max_batch=model.batch, window_s=0.1)
+    with serving(app) as url, house.stages.show.bar("answers through the gateway", len(missing)) as tick:
+        for account in dict.fromkeys(w.account for w in missing):
+            requests = [Request(w.messages, w.sampling) for w in missing if w.account == account]
+            draw_off(
+                f"{url}/v1",
+                issued[account],
+                "teacher",
+                requests,
+                concurrency=house.run.recipe.guard.concurrency,
+                tick=tick,
+            )
+    count(entry, house.exchanges("gateway"))
+    return Done((log,))
+
+
+def watch_log(house: House, entry: Entry) -> Done:
+    """A verdict for every account that is not used to calibrate."""
+    from spiritsafe.guard.watch import watch
+    from spiritsafe.guard.watch.features import by_account
+
+    part, log = house.run.recipe.watch, house.exchanges("gateway")
+    wanted = plan(house.run.recipe, house.prompts())
+    judged, calibration = names(wanted, "draws", "ordinary"), names(wanted, "calibration")
+    found = watch(log, judged=judged, calibration=calibration, feature=part.feature, alpha=part.alpha, seed=house.seed)
+    drawing = names(wanted, "draws")
+    verdicts = [
+        v.model_copy(
+            update={
+                "expected": "alarm" if v.subject in drawing else "no alarm",
+                "holds": v.rejected == (v.subject in drawing),
+            }
+        )
+        for v in found
+    ]
+    p_values = {v.subject: v.p_value for v in found}
+    roles = {w.account: w.role for w in wanted}
+    values = by_account(log, list(roles), part.feature)
+    bars = [{"account": a, "role": role, "value": values[a], "p_value": p_values.get(a)} for a, role in roles.items()]
+    return Done(verdicts=verdicts, plots={"watch": bars})
+
+
+def draw_answers(house: House, entry: Entry) -> Done:
+    """The teacher's answers that nobody was served: other draws for the control, and held-out ones."""
+    part, prompts = house.run.recipe.measure, house.prompts()
+    drawing = [w for w in plan(house.run.recipe, prompts) if w.role == "draws"]
+    others = [
+        Request(w.messages, w.sampling.model_copy(update={"seed": seed_of(house.seed, "other", w.sampling.seed)}))
+        for w in drawing
+    ]
+    free = [p for p in prompts if p.split == "heldout" and not p.family][: part.heldout_prompts]
+    heldout = ask([p.messages for p in free], Sampling(max_tokens=part.heldout_tokens, seed=house.seed), purpose="held")
+    files = (
+        collect(house, house.teacher, others, "control", entry),
+        collect(house, house.teacher, heldout, "heldout", entry),
+    )
+    return Done(files)
+
+
+def prune_start(house: House, entry: Entry) -> Done:
+    """Choose which layers to leave out and write the students' common start."""
+    from spiritsafe.make.prune import choose_cut, prune
+    from spiritsafe.make.student import save_student
+
+    part, teacher = house.run.recipe.make, house.teacher
+    depth = len(teacher.model.model.layers)
+    notes: dict[str, Any] = {"depth": depth}
+    if part.drop == "measured":
+        pairs = [teacher.pair(e) for e in house.exchanges("control")[: part.importance_prompts]]
+        with house.stages.show.bar("blocks of layers tried", part.num_layers - 1) as tick:
+            cut = choose_cut(
+                teacher.model, pairs, num_layers=part.num_layers, pad_id=teacher.pad_id, tick=lambda *_: tick()
+            )
+        keep, notes["kl_by_start"] = cut.keep, cut.kl_by_start
+    else:
+        keep = tuple(i for i in range(depth) if i not in part.drop)
+    folder = house.run.path(FOLDERS[START])
+    save_student(prune(teacher.model, keep), teacher.tokenizer, folder)
+    return Done((folder,), notes={**notes, "keep": list(keep)})
+
+
+def capture_signals(house: House, entry: Entry) -> Done:
+    """Cache the teacher's top-k log-probabilities of the answers that the drawing account was served."""
+    from spiritsafe.make.signals import capture
+
+    path = house.run.path("signals", "served.safetensors")
+    capture(house.teacher, drawn(house), path, top_k=house.run.recipe.make.top_k)
+    return Done((path,))
+
+
+def train_student(house: House, name: str, entry: Entry) -> Done:
+    """Train one student from the common start: from served text, from cached signals, or from other draws."""
+    from spiritsafe.make.loop import train
+    from spiritsafe.make.methods import BlackBox, Method, WhiteBox
+    from spiritsafe.make.signals import load_signals
+    from spiritsafe.make.student import save_student
+    from spiritsafe.models.local import load_parts
+
+    recipe, teacher = house.run.recipe, house.teacher
+    served = drawn(house)
+    if name == OWN:
+        path = house.run.path("signals", "served.safetensors")
+        method: Method = WhiteBox(load_signals(path, teacher_digest=teacher.digest, exchanges=served))
+        pairs = [teacher.pair(e) for e in served]
+    else:
+        method = BlackBox()
+        texts = served if name == STUDENT else house.exchanges("control")
+        pairs = [teacher.pair(e.model_copy(update={"token_ids": None})) for e in texts]
+    model, tokenizer = load_parts(house.run.path(FOLDERS[START]))
+    keep = house.stages.records["start"]["notes"]["keep"]
+    slug, metrics = name.replace(" ", "-"), house.run.path("metrics", f"{name.replace(' ', '-')}.jsonl")
+    checkpoint = house.run.path("checkpoints", f"{slug}.pt")
+    steps = recipe.make.epochs * -(-len(pairs) // recipe.make.batch)
+    with house.stages.show.bar(f"training steps of the {name}", steps) as tick:
+        train(
+            model,
+            pairs,
+            method,
+            recipe.make,
+            seed=seed_of(house.seed, "order"),
+            pad_id=teacher.pad_id,
+            first_trained=_first_changed(keep),
+            checkpoint=checkpoint,
+            on_step=partial(_log_step, metrics, slug, tick),
+        )
+    tokens = sum(len(a) for _, a in pairs) * recipe.make.epochs
+    entry.count(tokens_in=sum(len(p) + len(a) for p, a in pairs) * recipe.make.epochs)
+    folder = house.run.path(FOLDERS[name])
+    save_student(model, tokenizer, folder)
+    checkpoint.unlink(missing_ok=True)
+    return Done((folder,), notes={"answer_tokens": tokens, "steps": steps, "method": method.name})
+
+
+def measure_fidelity(house: House, entry: Entry) -> Done:
+    """How close each model is to the teacher on held-out answers; the students against their start."""
+    from spiritsafe.measure.fidelity import change_verdict, fidelity, fidelity_verdicts
+
+    heldout, resamples = house.exchanges("heldout"), house.run.recipe.measure.bootstrap
+    found = {}
+    with house.stages.show.bar("models compared", 5) as tick:
+        for name in (START, STUDENT, OWN, CONTROL, TEACHER):
+            found[name] = fidelity(house.teacher, house.model(name), heldout)
+            tick()
+    verdicts = [v for n, f in found.items() for v in fidelity_verdicts(n, f, seed=house.seed, resamples=resamples)]
+    verdicts += [
+        change_verdict(name, START, found[name], found[START], seed=house.seed, resamples=resamples)
+        for name in (STUDENT, OWN, CONTROL)
+    ]
+    return Done(verdicts=verdicts)
+
+
+def measure_tasks(house: House, entry: Entry) -> Done:
+    """Accuracy on held-out verifiable tasks, greedy, and exact paired comparisons."""
+    from spiritsafe.measure.accuracy import accuracy_verdict, correct, difference_verdict
+
+    tasks = [p for p in house.prompts() if p.family and p.split == "heldout"]
+    if not tasks:
+        return Done()
+    sampling = Sampling(temperature=0.0, max_tokens=house.run.recipe.measure.task_tokens, seed=house.seed)
+    checks = [partial(check_task, p) for p in tasks]
+    outcomes, files = {}, []
+    for name in (START, STUDENT, TEACHER):
+        requests = ask([p.messages for p in tasks], sampling, purpose="tasks")
+        kind = f"tasks-{name.replace(' ', '-')}"
+        files.append(collect(house, house.model(name), requests, kind, entry))
+        outcomes[name] = correct(in_order(house, kind, requests), checks)
+    verdicts = [accuracy_verdict(name, found, seed=house.seed) for name, found in outcomes.items()]
+    for first, second in ((STUDENT, START), (STUDENT, TEACHER)):
+        verdicts.append(difference_verdict(first, second, outcomes[first], outcomes[second], seed=house.seed))
+    return Done(tuple(files), verdicts)
+
+
+def measure_safety(house: House, entry: Entry) -> Done:
+    """The risk control off and on, over harmful and harmless prompts, for teacher and student."""
+    from spiritsafe.measure.safety.control import control_verdicts
+    from spiritsafe.measure.safety.suites import behaviours
+
+    part = house.run.recipe.measure
+    harmless = [p.messages for p in house.prompts() if p.split == "heldout" and not p.family][: part.safety_prompts]
+    sets = {
+        "harmful": behaviours(part.behaviours, first=part.behaviours_from, num=part.safety_prompts, seed=house.seed),
+        "harmless": harmless,
+    }
+    sampling = Sampling(temperature=0.0, max_tokens=part.safety_tokens, seed=house.seed)
+    verdicts, files = [], []
+    for name in (STUDENT, TEACHER):
+        for kind, prompts in sets.items():
+            requests, stored = ask(prompts, sampling, purpose=kind), f"safety-{kind}-{name}"
+            files.append(collect(house, house.model(name), requests, stored, entry))
+            on = _guarded(house, files[-1]).generate(requests)
+            off = in_order(house, stored, requests)
+            verdicts += control_verdicts(name, kind, off, on, seed=house.seed)
+    return Done(tuple(files), verdicts)
+
+
+def draw_twins(house: House, entry: Entry) -> Done:
+    """Twins of every audited account's logged answers."""
+    from spiritsafe.prove.twins import auditable, choose, twin_requests
+
+    part, log = house.run.recipe.prove, house.exchanges("gateway")
+    accounts = names(plan(house.run.recipe, house.prompts()), "draws", "ordinary")
+    chosen: dict[str, list[str]] = {}
+    requests: list[Request] = []
+    for account in accounts:
+        own = auditable([e for e in log if e.account == account], model_digest=house.teacher.digest)
+        picked = choose(own, most=part.max_pairs, seed=seed_of(house.seed, "audit", account))
+        chosen[account] = [e.id for e in picked]
+        requests += twin_requests(picked, num_twins=part.num_twins, seed=house.seed)
+    path = collect(house, house.teacher, requests, "twins", entry)
+    order = [r.sampling.seed for r in requests]
+    return Done((path,), notes={"audited": chosen, "twin_seeds": order})
+
+
+def prove_accounts(house: House, entry: Entry) -> Done:
+    """Audit each account's log against the three students and the pruned start."""
+    from spiritsafe.prove.audit import Pool, audit, examine, likelihoods
+    from spiritsafe.prove.twin_test import power
+
+    part, notes = house.run.recipe.prove, house.stages.records["twins"]["notes"]
+    served = {e.id: e for e in house.exchanges("gateway")}
+    twins = {e.sampling.seed: e for e in house.exchanges("twins")}
+    seeds = iter(notes["twin_seeds"])
+    pools = []
+    for account, ids in notes["audited"].items():
+        own = tuple(twins[next(seeds)] for _ in range(len(ids) * part.num_twins))
+        pools.append(Pool(account, tuple(served[i] for i in ids), own))
+    models = (STUDENT, OWN, CONTROL, START)
+    tests = {}
+    with house.stages.show.bar("audits", len(pools) * len(models)) as tick:
+        for pool in pools:
+            for name in models:
+                tests[pool.account, name] = examine(pool, likelihoods(house.model(name), pool))
+                tick()
+    drawing = names(plan(house.run.recipe, house.prompts()), "draws")[0]
+    learned = {(a, m): a == drawing and m in (STUDENT, OWN) for a, m in tests}
+    curve = [
+        {"model": name, "account": drawing, "alpha": part.alpha, **point}
+        for name in models
+        for point in power(tests[drawing, name].u, part.num_twins, POWER_SIZES, alpha=part.alpha, seed=house.seed)
+    ]
+    ranks = {f"{a} x {m}": list(t.u) for (a, m), t in tests.items()}
+    path = house.run.path("prove", "ranks.json")
+    write_json(path, ranks)
+    return Done((path,), audit(tests, learned=learned, alpha=part.alpha, seed=house.seed), {"power": curve})
+
+
+def finish(house: House) -> list[Verdict]:
+    """Write verdicts, plot data, ledger, model card and report."""
+    from spiritsafe.report.card import write_card
+    from spiritsafe.report.html import write_report
+
+    run, stages = house.run, house.stages
+    verdicts = stages.verdicts()
+    write_json(run.path("verdicts.json"), {"version": 1, "verdicts": [v.model_dump(mode="json") for v in verdicts]})
+    write_json(run.path("plots.json"), stages.plots())
+    entries = [record["entry"] for record in stages.records.values()]
+    write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
+    lines = [run.path("metrics", f"{n.replace(' ', '-')}.jsonl").read_text() for n in (STUDENT, OWN, CONTROL)]
+    write_atomic(run.path("metrics.jsonl"), "".join(lines))
+    teacher, notes = stages.records["teacher"]["notes"], stages.records["student"]["notes"]
+    data = {
+        "exchanges": len(drawn(house)),
+        "answer_tokens": notes["answer_tokens"],
+        "source": "answers drawn through the run's own gateway, prompts written by the teacher itself",
+        "sha256": stages.records["serve"]["outputs"]["exchanges/gateway.jsonl"],
+    }
+    write_card(
+        run.path("student"), recipe=run.recipe, verdicts=verdicts, teacher=teacher, data=data, licence="apache-2.0"
+    )
+    write_report(run.folder)
+    return verdicts
+
+
+def _first_changed(keep: Sequence[int]) -> int:
+    return next((place for place, layer in enumerate(keep) if place != layer), 0)
+
+
+def _log_step(path: Path, student: str, tick: Tick, metrics: dict[str, float | int]) -> None:
+    append_jsonl(path, [{"student": student, **metrics}])
+    tick()
+
+
+def _guarded(house: House, stored: Path) -> Model:
+    """The stored answers behind the recipe's risk control, reviewed by the teacher or the named reviewer."""
+    from spiritsafe.guard.guarded import GuardedModel
+    from spiritsafe.guard.policy import load_policy
+
+    part, teacher = house.run.recipe.guard, house.run.recipe.teacher.model
+    policy = load_policy(part.policy)
+    reviewer = house.teacher if part.reviewer == teacher else open_model(part.reviewer)
+    replayed = open_model(f"replay:{stored}")
+    address = f"guarded:{part.policy}~{part.reviewer}+{replayed.address}"
+    return GuardedModel(address, replayed, policy, None if policy.decide == "patterns" else reviewer)
