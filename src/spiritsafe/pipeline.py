@@ -91,17 +91,9 @@ def serve_accounts(house: House, entry: Entry) -> Done:
     answered = {(e.account, e.sampling.seed) for e in house.exchanges("gateway")}
     missing = [w for w in wanted if (w.account, w.sampling.seed) not in answered]
     app = create_app(model, keys=keys, log=log, name="teacher", max_batch=model.batch, window_s=0.1)
-    with serving(app) as url, house.stages.show.bar("answers through the gateway", len(missing)) as tick:
-        for account in dict.fromkeys(w.account for w in missing):
-            requests = [Request(w.messages, w.sampling) for w in missing if w.account == account]
-            draw_off(
-                f"{url}/v1",
-                issued[account],
-                "teacher",
-                requests,
-                concurrency=house.run.recipe.guard.concurrency,
-                tick=tick,
-            )
+    pairs = [(issued[w.account], Request(w.messages, w.sampling)) for w in missing]
+    with serving(app) as url, house.stages.show.bar("answers through the gateway", len(pairs)) as tick:
+        draw_off(f"{url}/v1", "teacher", pairs, concurrency=house.run.recipe.guard.concurrency, tick=tick)
     count(entry, house.exchanges("gateway"))
     return Done((log,))
 
@@ -160,9 +152,7 @@ def prune_start(house: House, entry: Entry) -> Done:
     if part.drop == "measured":
         pairs = [teacher.pair(e) for e in house.exchanges("control")[: part.importance_prompts]]
         with house.stages.show.bar("blocks of layers tried", part.num_layers - 1) as tick:
-            cut = choose_cut(
-                teacher.model, pairs, num_layers=part.num_layers, pad_id=teacher.pad_id, tick=lambda *_: tick()
-            )
+            cut = choose_cut(teacher.model, pairs, num_layers=part.num_layers, pad_id=teacher.pad_id, tick=tick)
         keep, notes["kl_by_start"] = cut.keep, cut.kl_by_start
     else:
         keep = tuple(i for i in range(depth) if i not in part.drop)
@@ -225,13 +215,13 @@ def train_student(house: House, name: str, entry: Entry) -> Done:
 
 def measure_fidelity(house: House, entry: Entry) -> Done:
     """How close each model is to the teacher on held-out answers; the students against their start."""
-    from spiritsafe.measure.fidelity import change_verdict, fidelity, fidelity_verdicts
+    from spiritsafe.measure.fidelity import change_verdict, fidelity, fidelity_verdicts, reference
 
     heldout, resamples = house.exchanges("heldout"), house.run.recipe.measure.bootstrap
-    found = {}
+    theirs, found = reference(house.teacher, heldout), {}
     with house.stages.show.bar("models compared", 5) as tick:
         for name in (START, STUDENT, OWN, CONTROL, TEACHER):
-            found[name] = fidelity(house.teacher, house.model(name), heldout)
+            found[name] = fidelity(theirs, house.model(name), heldout)
             tick()
     verdicts = [v for n, f in found.items() for v in fidelity_verdicts(n, f, seed=house.seed, resamples=resamples)]
     verdicts += [

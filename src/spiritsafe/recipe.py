@@ -79,7 +79,7 @@ class GuardPart(Section):
 
     policy: str = "default"
     reviewer: str = "smollm2"
-    concurrency: int = Field(default=64, ge=1)
+    concurrency: int = Field(default=96, ge=1)
     accounts: tuple[AccountPart, ...]
 
     @model_validator(mode="after")

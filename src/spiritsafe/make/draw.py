@@ -16,18 +16,17 @@ if TYPE_CHECKING:
 
 def draw_off(
     url: str,
-    key: str,
     model: str,
-    requests: Sequence[Request],
+    requests: Sequence[tuple[str, Request]],
     *,
     concurrency: int = 64,
     tick: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Answers to all requests, in order. Raises `EndpointError` with what the server said."""
-    client = _client(url, key)
+    """Answers to all (key, request) pairs, in order. Raises `EndpointError` with what the server said."""
+    clients = {key: _client(url, key) for key in {key for key, _ in requests}}
 
-    def one(request: Request) -> str:
-        answer = _ask(client, url, model, request)
+    def one(pair: tuple[str, Request]) -> str:
+        answer = _ask(clients[pair[0]], url, model, pair[1])
         tick()
         return answer
 

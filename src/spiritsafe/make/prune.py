@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from spiritsafe.errors import RecipeError
-from spiritsafe.models.scoring import Pair, answer_logprobs
+from spiritsafe.make.batches import Batch, collate
+from spiritsafe.models.scoring import Pair
 
 
 @dataclass(frozen=True)
@@ -32,25 +33,32 @@ def choose_cut(
     *,
     num_layers: int,
     pad_id: int,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Cut:
     """The contiguous block whose loss costs the least KL on `pairs`; first and last layer always stay.
 
+    Layers below a block run once for all blocks: each trial starts from the hidden states in front of it.
     Raises `RecipeError` where the model has no more than `num_layers` layers.
     """
     depth = len(model.model.layers)
     size = depth - num_layers
     if size < 1:
         raise RecipeError("make.num_layers", f"is {num_layers}, the teacher has {depth} layers", "choose fewer")
-    starts = range(1, num_layers)
+    batch = collate(pairs, tuple(range(len(pairs))), pad_id=pad_id)
+    costs: dict[int, float] = {}
     with torch.inference_mode():
-        whole = list(answer_logprobs(model, pairs, pad_id=pad_id))
-        costs: dict[int, float] = {}
-        for start in starts:
-            keep = without_block(depth, start, size)
-            with layers_left(model, keep):
-                costs[start] = _mean_kl(whole, answer_logprobs(model, pairs, pad_id=pad_id))
-            tick(len(costs), len(starts))
+        hidden = model.model(
+            input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False, output_hidden_states=True
+        )
+        whole_NV = _logprobs(model, hidden.last_hidden_state, batch)
+        for start in range(1, num_layers):
+            with layers_left(model, range(start + size, depth)):
+                last_BTD = model.model(
+                    inputs_embeds=hidden.hidden_states[start], attention_mask=batch.mask_BT, use_cache=False
+                ).last_hidden_state
+            pruned_NV = _logprobs(model, last_BTD, batch)
+            costs[start] = float((whole_NV.exp() * (whole_NV - pruned_NV)).sum(-1).mean())
+            tick()
     best = min(costs, key=lambda start: costs[start])
     return Cut(without_block(depth, best, size), costs)
 
@@ -92,6 +100,6 @@ def layers_left(model: Any, keep: Sequence[int]) -> Iterator[None]:
             layer.self_attn.layer_idx = number
 
 
-def _mean_kl(whole: Sequence[Tensor], pruned: Iterator[Tensor]) -> float:
-    total = sum((p.exp() * (p - q)).sum().item() for p, q in zip(whole, pruned, strict=True))
-    return float(total / sum(len(p) for p in whole))
+def _logprobs(model: Any, hidden_BTD: Tensor, batch: Batch) -> Tensor:
+    logits_NV: Tensor = model.lm_head(hidden_BTD[batch.rows_N, batch.columns_N])
+    return logits_NV.float().log_softmax(-1)

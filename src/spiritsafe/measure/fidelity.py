@@ -30,21 +30,25 @@ class Fidelity:
     num_bytes: tuple[int, ...]
 
 
-def fidelity(teacher: LocalModel, model: LocalModel, exchanges: Sequence[Exchange]) -> Fidelity:
-    """Compare `model` with `teacher` on the exchanges' answers."""
+def reference(teacher: LocalModel, exchanges: Sequence[Exchange]) -> list[Tensor]:
+    """The teacher's log-probabilities (T, V) of each exchange's answer, float32: to be compared with many models."""
+    with torch.inference_mode():
+        return list(answer_logprobs(teacher.model, [teacher.pair(e) for e in exchanges], pad_id=teacher.pad_id))
+
+
+def fidelity(theirs: Sequence[Tensor], model: LocalModel, exchanges: Sequence[Exchange]) -> Fidelity:
+    """Compare `model` with its teacher's `reference` on the exchanges' answers."""
     kl: list[float] = []
     agree: list[float] = []
     bits: list[float] = []
-    for start in range(0, len(exchanges), teacher.batch):
-        pairs = [teacher.pair(e) for e in exchanges[start : start + teacher.batch]]
-        with torch.inference_mode():
-            ours = answer_logprobs(model.model, pairs, pad_id=model.pad_id)
-            theirs = answer_logprobs(teacher.model, pairs, pad_id=teacher.pad_id)
-            for p_TV, q_TV, (_, answer) in zip(theirs, ours, pairs, strict=True):
-                kl.append(_kl(p_TV, q_TV))
-                agree.append(float((p_TV.argmax(-1) == q_TV.argmax(-1)).sum()))
-                bits.append(-float(q_TV.gather(-1, torch.tensor(answer)[:, None]).sum()) / log(2))
-    tokens = tuple(len(e.token_ids or ()) for e in exchanges)
+    pairs = [model.pair(e) for e in exchanges]
+    with torch.inference_mode():
+        ours = answer_logprobs(model.model, pairs, pad_id=model.pad_id)
+        for p_TV, q_TV, (_, answer) in zip(theirs, ours, pairs, strict=True):
+            kl.append(_kl(p_TV, q_TV))
+            agree.append(float((p_TV.argmax(-1) == q_TV.argmax(-1)).sum()))
+            bits.append(-float(q_TV.gather(-1, torch.tensor(answer)[:, None]).sum()) / log(2))
+    tokens = tuple(len(answer) for _, answer in pairs)
     return Fidelity(tuple(kl), tuple(agree), tuple(bits), tokens, tuple(len(e.answer.encode()) for e in exchanges))
 
 

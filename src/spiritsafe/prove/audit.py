@@ -104,5 +104,13 @@ def _verdict(
         rejected=rejected,
         expected="" if truth is None else ("rejects" if truth else "does not reject"),
         holds=None if truth is None else rejected == truth,
-        detail={"account": account, "model": model, "z": test.z, "mean_u": test.mean_u, "beta": test.beta, "m": test.m},
+        detail={
+            "account": account,
+            "model": model,
+            "z": test.z,
+            "mean_u": test.mean_u,
+            "anytime_p": test.anytime_p,
+            "beta": test.beta,
+            "m": test.m,
+        },
     )

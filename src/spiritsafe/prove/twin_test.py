@@ -26,7 +26,8 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True)
 class TwinTest:
     """Mean rank `mean_u` of the served answers (1/2 under the null, 1: always the favourite), its exact
-    one-sided p-value, z for comparison, and the e-value (largest wealth of an anytime-valid bet).
+    one-sided p-value, z for comparison, the e-value (final wealth of a bet, prompt by prompt in the log's
+    order) and the anytime-valid p-value (1 / largest wealth on the way: valid wherever one stops).
 
     `u` holds each prompt's rank in [0, 1]; `beta` the weight of the teacher's likelihood.
     """
@@ -37,6 +38,7 @@ class TwinTest:
     z: float
     p_value: float
     e_value: float
+    anytime_p: float
     beta: float
     u: tuple[float, ...]
 
@@ -55,13 +57,15 @@ def twin_test(suspect: Array, teacher: Array) -> TwinTest:
     spread = float(np.sqrt(u.var(1).sum()))
     z = float((u[:, 0] - 0.5).sum() / spread) if spread else 0.0
     served = tuple(u[:, 0].tolist())
+    wealth = betting_e_process(served)
     return TwinTest(
         n=len(u),
         m=m,
         mean_u=float(u[:, 0].mean()),
         z=z,
         p_value=exact_p(ranks),
-        e_value=float(max(1.0, betting_e_process(served).max())),
+        e_value=float(wealth[-1]),
+        anytime_p=float(min(1.0, 1 / wealth.max())),
         beta=beta,
         u=served,
     )
@@ -90,13 +94,16 @@ def doubled_ranks(scores: Array) -> NDArray[np.int64]:
 
 
 def exact_p(ranks: NDArray[np.int64]) -> float:
-    """P(rank sum >= observed) when each prompt's served index is uniform over its candidates."""
+    """P(rank sum >= observed) when each prompt's served index is uniform over its candidates.
+
+    Anything below 1e-300, where floats end, is given as 1e-300.
+    """
     candidates = ranks.shape[1]
     distribution = np.ones(1)
     for row in ranks:
         step = np.bincount(row, minlength=2 * candidates - 1) / candidates
         distribution = np.convolve(distribution, step)
-    return float(min(1.0, distribution[int(ranks[:, 0].sum()) :].sum()))
+    return float(min(1.0, max(1e-300, distribution[int(ranks[:, 0].sum()) :].sum())))
 
 
 def power(

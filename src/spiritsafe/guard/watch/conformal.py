@@ -69,7 +69,7 @@ def _common(feature: str, alpha: float, ordinary: Sequence[float], num_judged: i
     }
     return {
         "room": "guard",
-        "name": f"watch.{feature}",
+        "name": "extraction watch",
         "unit": UNITS[feature],
         "n": len(ordinary),
         "method": f"conformal p-value of {feature} over {len(ordinary)} calibration accounts, alarm at p <= {alpha:g}",
