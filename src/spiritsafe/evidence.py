@@ -146,8 +146,11 @@ def _ratios(s: Array, w: Array) -> tuple[Array, Array]:
 def _newcombe(first: Sequence[bool], second: Sequence[bool], confidence: float) -> tuple[float, float]:
     n, x, y = len(first), np.asarray(first, float), np.asarray(second, float)
     a, b = wilson(int(x.sum()), n, confidence=confidence), wilson(int(y.sum()), n, confidence=confidence)
-    spread = x.std() * y.std()
-    phi = float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread else 0.0
+    spread = float(x.std() * y.std())
+    covariance = float(((x - x.mean()) * (y - y.mean())).mean())
+    if covariance > 0:  # method 10's continuity correction: else outcomes that all agree had no interval
+        covariance = max(covariance - 1 / (2 * n), 0.0)
+    phi = covariance / spread if spread else 0.0
     below = (a.value - a.low) ** 2 - 2 * phi * (a.value - a.low) * (b.high - b.value) + (b.high - b.value) ** 2
     above = (a.high - a.value) ** 2 - 2 * phi * (a.high - a.value) * (b.value - b.low) + (b.value - b.low) ** 2
     d = a.value - b.value

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spiritsafe.accounts import plan
+from spiritsafe.accounts import names, plan
 from spiritsafe.ledger import Entry
 from spiritsafe.models import Model, Request, open_model
 from spiritsafe.prompts import Prompt
@@ -67,9 +67,16 @@ class House:
 
 
 def collect(house: House, model: Model, requests: Sequence[Request], name: str, entry: Entry) -> Path:
-    """Answer the requests that `exchanges/NAME.jsonl` does not hold yet, storing each as it ends."""
+    """Answer the requests that `exchanges/NAME.jsonl` does not hold yet, storing each as it ends.
+
+    Answers of another model, one made again since, are thrown away first.
+    """
     path = house.run.path("exchanges", f"{name}.jsonl")
-    stored = {_key(e) for e in read_jsonl(path, Exchange)}
+    before = read_jsonl(path, Exchange)
+    if any(e.model_digest != model.digest for e in before):
+        path.unlink()
+        before = []
+    stored = {_key(e) for e in before}
     missing = [r for r in requests if _key(r) not in stored]
     with house.stages.show.bar(f"answers: {name}", len(requests)) as tick:
         for _ in range(len(requests) - len(missing)):
@@ -84,11 +91,16 @@ def collect(house: House, model: Model, requests: Sequence[Request], name: str, 
     return path
 
 
+def logged(house: House) -> list[Exchange]:
+    """What the gateway served, in the order of the plan: the log's own order differs from run to run."""
+    served = {(e.account, e.sampling.seed): e for e in house.exchanges("gateway")}
+    return [served[w.account, w.sampling.seed] for w in plan(house.run.recipe, house.prompts())]
+
+
 def drawn(house: House) -> list[Exchange]:
     """What the drawing account was served, in the order of the plan."""
-    wanted = [w for w in plan(house.run.recipe, house.prompts()) if w.role == "draws"]
-    served = {(e.account, e.sampling.seed): e for e in house.exchanges("gateway")}
-    return [served[w.account, w.sampling.seed] for w in wanted]
+    drawing = names(plan(house.run.recipe, house.prompts()), "draws")
+    return [e for e in logged(house) if e.account in drawing]
 
 
 def _key(item: Request | Exchange) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiritsafe.accounts import names, plan
-from spiritsafe.house import CONTROL, FOLDERS, OWN, START, STUDENT, TEACHER, House, collect, count, drawn, in_order
+from spiritsafe.house import CONTROL, FOLDERS, OWN, START, STUDENT, TEACHER, House, collect, count, drawn, in_order, logged
 from spiritsafe.ledger import Entry, summary
 from spiritsafe.models import Model, Request, ask, open_model
 from spiritsafe.progress import Show, Tick
@@ -279,7 +279,7 @@ def draw_twins(house: House, entry: Entry) -> Done:
     """Twins of every audited account's logged answers."""
     from spiritsafe.prove.twins import auditable, choose, twin_requests
 
-    part, log = house.run.recipe.prove, house.exchanges("gateway")
+    part, log = house.run.recipe.prove, logged(house)
     accounts = names(plan(house.run.recipe, house.prompts()), "draws", "ordinary")
     chosen: dict[str, list[str]] = {}
     requests: list[Request] = []

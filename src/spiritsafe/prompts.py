@@ -18,6 +18,8 @@ from spiritsafe.record import Exchange, Message, Record, Sampling, prompt_digest
 if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
 
+WordPairs = set[tuple[str, str]]
+
 
 class Prompt(Record):
     """A prompt and its place: `split` follows from its content alone. Tasks carry how to check an answer."""
@@ -41,20 +43,12 @@ def clean(text: str, *, min_words: int) -> str | None:
     return text
 
 
-def near_duplicates(texts: Iterable[str], *, threshold: float) -> list[bool]:
-    """For each text, whether an earlier kept one shares at least `threshold` of its word pairs (Jaccard)."""
-    kept: list[set[tuple[str, str]]] = []
-    marks: list[bool] = []
-    for text in texts:
-        pairs = word_pairs(text)
-        twin = any(jaccard(pairs, other) >= threshold for other in kept)
-        marks.append(twin)
-        if not twin:
-            kept.append(pairs)
-    return marks
+def near_duplicate(pairs: WordPairs, kept: Iterable[WordPairs], *, threshold: float) -> bool:
+    """Whether one of the kept texts shares at least `threshold` of its `word_pairs` (Jaccard)."""
+    return any(jaccard(pairs, other) >= threshold for other in kept)
 
 
-def word_pairs(text: str) -> set[tuple[str, str]]:
+def word_pairs(text: str) -> WordPairs:
     """Neighbouring words, lower-cased; numbers stay apart from one another."""
     words = ["", *re.findall(r"\w+|[^\w\s]", text.lower()), ""]
     return set(pairwise(words))
@@ -118,7 +112,7 @@ def synthesise(
     share = part.num_heldout / (part.num_train + part.num_heldout)
     wanted = {"train": part.num_train, "heldout": part.num_heldout}
     chosen: list[Prompt] = []
-    texts = [p.messages[-1].content for p in known]
+    kept = [word_pairs(p.messages[-1].content) for p in known]
     for attempt in range(20):
         missing = sum(wanted.values()) - len(chosen)
         sampling = Sampling(
@@ -129,12 +123,12 @@ def synthesise(
         )
         for exchange in generate(max(16, round(2.2 * missing)), sampling):
             text = clean(exchange.answer, min_words=part.min_words) if exchange.finish_reason == "stop" else None
-            if text is None or near_duplicates([*texts, text], threshold=part.near_duplicate)[-1]:
+            if text is None or near_duplicate(word_pairs(text), kept, threshold=part.near_duplicate):
                 continue
             messages = (Message(role="user", content=text),)
             split = split_of(messages, heldout_share=share)
             if sum(p.split == split for p in chosen) < wanted[split]:
-                texts.append(text)
+                kept.append(word_pairs(text))
                 digest = prompt_digest(messages)
                 chosen.append(Prompt(digest=digest, messages=messages, split=split, source="self-synthesis"))
         if len(chosen) == sum(wanted.values()):

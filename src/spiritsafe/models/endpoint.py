@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+from pydantic import ValidationError
 
 from spiritsafe.errors import EndpointError, ModelError, UsageError
 from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
@@ -27,11 +28,13 @@ class EndpointModel:
         self.digest = digest_of(["endpoint", self.url, name])
         key = os.environ.get("SPIRITSAFE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
         self._client = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=300, trust_env=False)
-        served = {m.get("id") for m in self._send("GET", "/models", None).get("data", [])}
+        listed = self._send("GET", "/models", None)
+        try:
+            served = sorted(str(m["id"]) for m in listed["data"])
+        except (KeyError, TypeError):
+            raise EndpointError(address, "does not list its models", "is it OpenAI-compatible?") from None
         if name not in served:
-            raise EndpointError(
-                address, f"does not serve '{name}'", f"it serves: {', '.join(sorted(map(str, served)))}"
-            )
+            raise EndpointError(address, f"does not serve '{name}'", f"it serves: {', '.join(served)}")
 
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
@@ -85,8 +88,9 @@ class EndpointModel:
                 started_at_s=started,
                 elapsed_s=time.time() - started,
             )
-        except (KeyError, IndexError, TypeError) as error:
-            raise EndpointError(self.address, f"answered without {error}", "is it OpenAI-compatible?") from None
+        except (KeyError, IndexError, TypeError, AttributeError, ValidationError):
+            what = "answered something else than a chat completion"
+            raise EndpointError(self.address, what, "is it OpenAI-compatible?") from None
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         for attempt in range(TRIES):

@@ -28,20 +28,30 @@ TOP_NAMES = {
     "output_norm.weight": "model.norm.weight",
     "output.weight": "lm_head.weight",
 }
-# Digits are split one by one before byte-level BPE in these llama.cpp pre-tokenizers.
-DIGIT_SPLITTING = {"smollm", "refact", "command-r", "starcoder"}
+# llama.cpp's pre-tokenizers that are known here: whether digits are split one by one before byte-level BPE.
+DIGIT_SPLITTING = {"gpt-2": False, "smollm": True, "refact": True, "command-r": True, "starcoder": True}
 
 
 def convert_gguf(source: Path, target: Path) -> None:
     """Write `source` as a Hugging Face model directory. Raises `ModelError` naming what does not fit."""
+    try:
+        model, tokenizer = _parts(source)
+    except KeyError as error:
+        raise ModelError(str(source), f"lacks the field {error}", "fetch it again") from None
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _parts(source: Path) -> tuple[Any, Any]:
     reader = _open(source)
     fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
     if fields.get("general.architecture") != "llama" or fields.get("tokenizer.ggml.model") != "gpt2":
         found = f"{fields.get('general.architecture')}/{fields.get('tokenizer.ggml.model')}"
         raise ModelError(str(source), f"architecture/tokenizer {found}", "only llama/gpt2 GGUF files are read")
-    model = _model(fields, _weights(reader, fields, source), source)
-    model.save_pretrained(target)
-    _tokenizer(fields).save_pretrained(target)
+    if fields["tokenizer.ggml.pre"] not in DIGIT_SPLITTING:
+        what = f"pre-tokenizer {fields['tokenizer.ggml.pre']}"
+        raise ModelError(str(source), what, f"only {', '.join(DIGIT_SPLITTING)} are read")
+    return _model(fields, _weights(reader, fields, source), source), _tokenizer(fields)
 
 
 def _open(source: Path) -> Any:
@@ -67,7 +77,10 @@ def _weights(reader: Any, fields: dict[str, Any], source: Path) -> dict[str, tor
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
             raise ModelError(str(source), f"is truncated in tensor {tensor.name}", "fetch it again")
-        weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        try:
+            weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
+        except NotImplementedError:
+            raise ModelError(str(source), f"{tensor.name} is stored as {tensor.tensor_type.name}") from None
         part = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor.name)
         if part and part[2] in LAYER_NAMES:
             if part[2] in heads:
@@ -75,7 +88,7 @@ def _weights(reader: Any, fields: dict[str, Any], source: Path) -> dict[str, tor
             weights[f"model.layers.{part[1]}.{LAYER_NAMES[part[2]]}.weight"] = weight
         elif tensor.name in TOP_NAMES:
             weights[TOP_NAMES[tensor.name]] = weight
-        elif not tensor.name.startswith("rope_freqs"):
+        else:
             raise ModelError(str(source), f"unknown tensor {tensor.name}")
     return weights
 
@@ -106,7 +119,10 @@ def _model(fields: dict[str, Any], weights: dict[str, torch.Tensor], source: Pat
     )
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
-    missing = model.load_state_dict(weights, strict=False, assign=True).missing_keys
+    try:
+        missing = model.load_state_dict(weights, strict=False, assign=True).missing_keys
+    except RuntimeError as error:
+        raise ModelError(str(source), f"shapes do not fit ({str(error).splitlines()[-1].strip()})") from None
     if set(missing) - ({"lm_head.weight"} if tied else set()):
         raise ModelError(str(source), f"lacks the tensors of {', '.join(sorted(missing)[:3])}")
     model.tie_weights()
@@ -121,7 +137,7 @@ def _tokenizer(fields: dict[str, Any]) -> Any:
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
     core = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
     steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    if fields.get("tokenizer.ggml.pre") in DIGIT_SPLITTING:
+    if DIGIT_SPLITTING[fields["tokenizer.ggml.pre"]]:
         steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
     core.pre_tokenizer = pre_tokenizers.Sequence(steps)
     core.decoder = decoders.ByteLevel()

