@@ -11,7 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spiritsafe.accounts import names, plan
-from spiritsafe.house import CONTROL, FOLDERS, OWN, START, STUDENT, TEACHER, House, collect, count, drawn, in_order, logged
+from spiritsafe.house import (
+    CONTROL,
+    FOLDERS,
+    OWN,
+    START,
+    STUDENT,
+    TEACHER,
+    House,
+    collect,
+    count,
+    drawn,
+    in_order,
+    logged,
+)
 from spiritsafe.ledger import Entry, summary
 from spiritsafe.models import Model, Request, ask, open_model
 from spiritsafe.progress import Show, Tick
