@@ -8,16 +8,18 @@ one machine. Not covered here: several processes, gradient accumulation, weight 
 import io
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from spiritsafe.errors import DataError
 from spiritsafe.make.batches import Batch, collate, order
 from spiritsafe.make.methods import Method
+from spiritsafe.make.prune import layers_left
 from spiritsafe.models.scoring import Pair
 from spiritsafe.recipe import MakePart
 from spiritsafe.record import digest_of, write_atomic
@@ -48,33 +50,60 @@ def train(
     settings = [part.model_dump(mode="json"), seed, first_trained, method.name]
     identity = digest_of([*settings, [[list(p), list(a)] for p, a in pairs]])
     done = _restore(checkpoint, identity, weights, optimizer)
+    dtype, frozen = compute_dtype(part.dtype), first_trained if part.train == "above-cut" else 0
+    states = trunk_states(model, pairs, frozen, pad_id=pad_id, dtype=dtype) if frozen else None
     model.train()
-    for step in range(done, len(steps)):
-        started, rate = time.perf_counter(), learning_rate(step, len(steps), part)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = collate(pairs, steps[step], pad_id=pad_id)
-        loss = batch_loss(model, batch, method, dtype=compute_dtype(part.dtype))
-        torch.autograd.backward(loss)
-        norm = float(nn.utils.clip_grad_norm_(weights, part.clip))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if checkpoint and (step + 1) % part.checkpoint_every == 0 and step + 1 < len(steps):
-            _save(checkpoint, identity, step + 1, weights, optimizer)
-        metrics = {"step": step + 1, "steps": len(steps), "loss": loss.item(), "tokens": len(batch.targets_N)}
-        on_step({**metrics, "lr": rate, "grad_norm": norm, "elapsed_s": time.perf_counter() - started})
+    with layers_left(model, range(frozen, len(model.model.layers))):
+        for step in range(done, len(steps)):
+            started, rate = time.perf_counter(), learning_rate(step, len(steps), part)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            batch = collate(pairs, steps[step], pad_id=pad_id)
+            loss = batch_loss(model, batch, method, dtype=dtype, states=states)
+            torch.autograd.backward(loss)
+            norm = float(nn.utils.clip_grad_norm_(weights, part.clip))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if checkpoint and (step + 1) % part.checkpoint_every == 0 and step + 1 < len(steps):
+                _save(checkpoint, identity, step + 1, weights, optimizer)
+            metrics = {"step": step + 1, "steps": len(steps), "loss": loss.item(), "tokens": len(batch.targets_N)}
+            on_step({**metrics, "lr": rate, "grad_norm": norm, "elapsed_s": time.perf_counter() - started})
     model.eval()
 
 
-def batch_loss(model: Any, batch: Batch, method: Method, *, dtype: torch.dtype) -> Tensor:
-    """Mean loss over the batch's answer tokens; the head runs at those positions only."""
-    mixed = torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext()
-    with mixed:
-        hidden_BTD = model.model(
-            input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False
-        ).last_hidden_state
+def batch_loss(
+    model: Any, batch: Batch, method: Method, *, dtype: torch.dtype, states: Sequence[Tensor] | None = None
+) -> Tensor:
+    """Mean loss over the batch's answer tokens; the head runs at those positions only.
+
+    With `states`, one (T, D) per exchange, the model begins at the layer behind them.
+    """
+    if states is None:
+        inputs = {"input_ids": batch.ids_BT}
+    else:
+        inputs = {"inputs_embeds": pad_sequence([states[i] for i in batch.items], batch_first=True)}
+    with _mixed(dtype):
+        hidden_BTD = model.model(**inputs, attention_mask=batch.mask_BT, use_cache=False).last_hidden_state
         logits_NV = model.lm_head(hidden_BTD[batch.rows_N, batch.columns_N])
     return method.loss(logits_NV, batch).mean()
+
+
+def trunk_states(
+    model: Any, pairs: Sequence[Pair], first: int, *, pad_id: int, dtype: torch.dtype, size: int = 16
+) -> list[Tensor]:
+    """Hidden states (T, D) in front of layer `first` for each exchange.
+
+    Frozen layers give the same states in every epoch, so they run once.
+    """
+    states: list[Tensor] = []
+    for start in range(0, len(pairs), size):
+        batch = collate(pairs, tuple(range(start, min(start + size, len(pairs)))), pad_id=pad_id)
+        with torch.no_grad(), _mixed(dtype), layers_left(model, range(first + 1)):
+            seen = model.model(
+                input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False, output_hidden_states=True
+            ).hidden_states[first]
+        states += [row[: int(mask.sum())].clone() for row, mask in zip(seen, batch.mask_BT, strict=True)]
+    return states
 
 
 def trained_weights(model: Any, which: str, first_trained: int) -> list[nn.Parameter]:
@@ -108,6 +137,10 @@ def compute_dtype(wanted: str) -> torch.dtype:
     flags = Path("/proc/cpuinfo")
     native = flags.exists() and any(f in flags.read_text().split() for f in ("amx_bf16", "avx512_bf16"))
     return torch.bfloat16 if native else torch.float32
+
+
+def _mixed(dtype: torch.dtype) -> AbstractContextManager[Any]:
+    return torch.autocast("cpu", dtype) if dtype != torch.float32 else nullcontext()
 
 
 def _save(
