@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-WORDS = "one two three four five red green blue cat dog bird runs sits sings here there now then why how what who".split()
+TEXT = "one two three four five red green blue cat dog bird runs sits sings here there now then why how what who"
+WORDS = tuple(TEXT.split())
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -17,10 +18,14 @@ def write_tiny(folder: Path, *, seed: int = 0, layers: int = 4, scale: float = 0
 
     names = ["<unk>", "<end>", "<user>", "<assistant>", "<system>", *WORDS]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="<unk>"))
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.add_special_tokens(names[1:5])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, unk_token="<unk>", eos_token="<end>", pad_token="<end>", clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        unk_token="<unk>",
+        eos_token="<end>",
+        pad_token="<end>",
+        clean_up_tokenization_spaces=False,
     )
     tokenizer.chat_template = TEMPLATE
     config = LlamaConfig(

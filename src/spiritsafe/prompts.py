@@ -72,7 +72,9 @@ def task_prompts(tasks: Sequence[TaskPart], *, seed: int, heldout_share: float) 
     """
     found: dict[str, Prompt] = {}
     for task in tasks:
-        data = _family(task.family, task.options, task.num, seed)
+        # reasoning-gym draws item i with seed + i: neighbouring seeds would share all tasks but one.
+        own = seed_of(seed, "tasks", task.family) % 2**31
+        data = _family(task.family, task.options, task.num, own)
         for index in range(task.num):
             messages = (Message(role="user", content=data[index]["question"]),)
             digest = prompt_digest(messages)
@@ -85,7 +87,7 @@ def task_prompts(tasks: Sequence[TaskPart], *, seed: int, heldout_share: float) 
                     source="reasoning-gym",
                     family=task.family,
                     index=index,
-                    options={**task.options, "seed": seed, "size": task.num},
+                    options={**task.options, "seed": own, "size": task.num},
                 ),
             )
     return list(found.values())

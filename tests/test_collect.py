@@ -1,0 +1,57 @@
+"""Answers are collected by request: none is lost or doubled by a kill, none is another model's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spiritsafe.errors import RecipeError
+from spiritsafe.house import House, collect, in_order
+from spiritsafe.ledger import Entry
+from spiritsafe.models import ask, open_model, user
+from spiritsafe.progress import Show
+from spiritsafe.recipe import parse_recipe
+from spiritsafe.record import Sampling
+from spiritsafe.run import opened
+from spiritsafe.stage import Stages
+
+REQUESTS = ask([user("a"), user("b")], Sampling(seed=0, max_tokens=5), n=3)
+
+
+@pytest.fixture
+def house(small_recipe: dict[str, Any], tmp_path: Path) -> Iterator[House]:
+    """An open house without models."""
+    small_recipe["teacher"]["model"] = "fake:random"
+    with opened(parse_recipe(small_recipe), tmp_path) as (run, _):
+        yield House(run, Stages(run, Show(quiet=True)))
+
+
+def test_what_is_there_is_not_asked_again(house: House) -> None:
+    model = open_model("fake:random")
+    collect(house, model, REQUESTS[:2], "kind", Entry(stage="s"))
+    first = house.exchanges("kind")
+    collect(house, model, REQUESTS, "kind", Entry(stage="s"))
+    assert house.exchanges("kind")[:2] == first
+    assert len(house.exchanges("kind")) == len(REQUESTS)
+
+
+def test_collected_answers_come_in_the_order_of_their_requests_with_all_tokens_counted(house: House) -> None:
+    entry = Entry(stage="s")
+    collect(house, open_model("fake:random"), [REQUESTS[i] for i in (4, 0, 2, 1, 5, 3)], "kind", entry)
+    found = in_order(house, "kind", REQUESTS)
+    assert [e.sampling.seed for e in found] == [r.sampling.seed for r in REQUESTS]
+    assert entry.tokens_out == sum(e.usage.completion_tokens for e in found)
+
+
+def test_answers_of_a_model_that_was_made_again_are_drawn_again(house: House) -> None:
+    old, new = open_model("fake:random"), open_model("fake:random,bias=1")
+    for model in (old, new):
+        collect(house, model, REQUESTS, "kind", Entry(stage="s"))
+    assert {e.model_digest for e in house.exchanges("kind")} == {new.digest}
+    assert len(house.exchanges("kind")) == len(REQUESTS)
+
+
+def test_a_teacher_must_be_weights(house: House) -> None:
+    with pytest.raises(RecipeError, match="fake:random is not a local model"):
+        _ = house.teacher
