@@ -72,9 +72,8 @@ def serve(
     """Serve a model through the OpenAI-compatible gateway; every exchange is logged with its account."""
     from spiritsafe.guard.keys import Keys
 
-    keys = Keys(home / "keys.sqlite")
     if new_key:
-        typer.echo(keys.create(new_key))
+        typer.echo(Keys(home / "keys.sqlite").create(new_key))
         return
     from spiritsafe.guard.app import create_app
     from spiritsafe.guard.server import serve_forever
@@ -82,12 +81,12 @@ def serve(
     from spiritsafe.progress import Show, warn
     from spiritsafe.record import repair_jsonl
 
-    log = home / "exchanges.jsonl"
+    opened_model = open_model(f"guarded:{policy}+{model}" if policy else model)
+    keys, log = Keys(home / "keys.sqlite"), home / "exchanges.jsonl"
     if warning := repair_jsonl(log):
         warn(warning)
     if not keys.list():
         warn(f"no account has a key yet; create one: spiritsafe serve {model} --home {home} --new-key NAME")
-    opened_model = open_model(f"guarded:{policy}+{model}" if policy else model)
     served = name or model.rpartition("/")[2]
     Show().say(f"serving {served} at http://{host}:{port}/v1, log {log}")
     serve_forever(create_app(opened_model, keys=keys, log=log, name=served), host, port)
@@ -173,9 +172,10 @@ def main() -> None:
     except SpiritsafeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command continues where it was", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer's answer to Ctrl-C
+            typer.echo("interrupted; the same command continues where it was", err=True)
+        raise
     except OSError as error:
         typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)

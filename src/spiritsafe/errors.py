@@ -14,6 +14,8 @@ A message says where, what, and what to do next. A bad sample is data, not an er
 """
 
 import errno
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,11 +75,22 @@ def writing(path: Path) -> Iterator[None]:
     """Turn the operating system's refusal to write `path` into a `RunError` that says what to do."""
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        number = _os_error(error)
+        if number is None:
+            raise
         hints = {
             errno.ENOSPC: "free some disk space and run the same command again",
             errno.EDQUOT: "free some of your quota and run the same command again",
             errno.EACCES: "choose a directory you may write, e.g. --runs DIR",
             errno.EROFS: "choose a directory you may write, e.g. --runs DIR",
         }
-        raise RunError(str(path), error.strerror or str(error), hints.get(error.errno or 0, "")) from error
+        raise RunError(str(path), os.strerror(number) if number else str(error), hints.get(number, "")) from error
+
+
+def _os_error(error: Exception) -> int | None:
+    """The operating system's number; safetensors and tokenizers, written in Rust, name it in the message only."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None

@@ -4,6 +4,7 @@ Models are named student, own student, control, pruned start and teacher everywh
 are student/, models/own-student/, models/control/ and models/pruned-start/.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -350,8 +351,7 @@ def finish(house: House) -> list[Verdict]:
     write_json(run.path("plots.json"), stages.plots())
     entries = [record["entry"] for record in stages.records.values()]
     write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
-    lines = [run.path("metrics", f"{n.replace(' ', '-')}.jsonl").read_text() for n in (STUDENT, OWN, CONTROL)]
-    write_atomic(run.path("metrics.jsonl"), "".join(lines))
+    write_atomic(run.path("metrics.jsonl"), "".join(_steps(run, name) for name in (STUDENT, OWN, CONTROL)))
     teacher, notes = stages.records["teacher"]["notes"], stages.records["student"]["notes"]
     data = {
         "exchanges": len(drawn(house)),
@@ -368,6 +368,12 @@ def finish(house: House) -> list[Verdict]:
 
 def _first_changed(keep: Sequence[int]) -> int:
     return next((place for place, layer in enumerate(keep) if place != layer), 0)
+
+
+def _steps(run: Run, name: str) -> str:
+    """A student's training steps, once each: a continued run repeats those since its checkpoint."""
+    lines = run.path("metrics", f"{name.replace(' ', '-')}.jsonl").read_text().splitlines()
+    return "".join(f"{line}\n" for line in {json.loads(line)["step"]: line for line in lines}.values())
 
 
 def _log_step(path: Path, student: str, tick: Tick, metrics: dict[str, float | int]) -> None:

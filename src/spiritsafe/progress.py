@@ -18,7 +18,7 @@ class Show:
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str, total: int) -> Iterator[Tick]:
@@ -31,4 +31,4 @@ class Show:
 
 def warn(text: str) -> None:
     """A warning on stderr, also in a pipe."""
-    Console(stderr=True).print(f"warning: {text}", markup=False, highlight=False)
+    Console(stderr=True).print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)

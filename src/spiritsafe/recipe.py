@@ -212,8 +212,13 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
 
 def _read(source: str | Path) -> tuple[str, str]:
     path = Path(source)
+    if path.is_dir():
+        raise RecipeError(str(path), "is a directory", "name a recipe file")
     if path.is_file():
-        return path.read_text(encoding="utf-8"), str(path)
+        try:
+            return path.read_text(encoding="utf-8"), str(path)
+        except UnicodeDecodeError as error:
+            raise RecipeError(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from None
     shipped = RECIPES / f"{path.name.removesuffix('.toml')}.toml"
     if shipped.is_file() and str(path.parent) in (".", "recipes"):
         return shipped.read_text(encoding="utf-8"), path.name

@@ -9,6 +9,8 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -134,12 +136,21 @@ def seed_of(*parts: object) -> int:
 
 
 def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:
-    """Append records, one line each, in a single write: a killed process leaves at most one broken tail."""
+    """Append records, one line each, in a single write: a killed process leaves at most one broken tail.
+
+    Where the disk is full, the file stays as it was.
+    """
     lines = [r.model_dump_json() if isinstance(r, BaseModel) else json.dumps(r, ensure_ascii=False) for r in records]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write("".join(line + "\n" for line in lines).encode())
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                _write_all(file, "".join(line + "\n" for line in lines).encode())
+            except OSError:
+                with suppress(OSError):  # a device has no length
+                    file.truncate(before)
+                raise
 
 
 def read_jsonl(path: Path, model: type[R]) -> list[R]:
@@ -194,6 +205,11 @@ def read_json(path: Path) -> Any:
         raise DataError(str(path), "no such file") from None
     except ValueError as error:
         raise DataError(str(path), f"is not JSON ({error})", "delete it and run again") from None
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
