@@ -5,7 +5,7 @@ are student/, models/own-student/, models/control/ and models/pruned-start/.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -272,18 +272,19 @@ def measure_safety(house: House, entry: Entry) -> Done:
     from spiritsafe.measure.safety.suites import behaviours
 
     part = house.run.recipe.measure
-    harmless = [p.messages for p in house.prompts() if p.split == "heldout" and not p.family][: part.safety_prompts]
+    heldout = [p.messages for p in house.prompts() if p.split == "heldout"]
     sets = {
         "harmful": behaviours(part.behaviours, first=part.behaviours_from, num=part.safety_prompts, seed=house.seed),
-        "harmless": harmless,
+        "harmless": heldout[: part.safety_prompts],
     }
+    control = _control(house)
     sampling = Sampling(temperature=0.0, max_tokens=part.safety_tokens, seed=house.seed)
     verdicts, files = [], []
     for name in (STUDENT, TEACHER):
         for kind, prompts in sets.items():
             requests, stored = ask(prompts, sampling, purpose=kind), f"safety-{kind}-{name}"
             files.append(collect(house, house.model(name), requests, stored, entry))
-            on = _guarded(house, files[-1]).generate(requests)
+            on = control(files[-1]).generate(requests)
             off = in_order(house, stored, requests)
             verdicts += control_verdicts(name, kind, off, on, seed=house.seed)
     return Done(tuple(files), verdicts)
@@ -381,14 +382,15 @@ def _log_step(path: Path, student: str, tick: Tick, metrics: dict[str, float | i
     tick()
 
 
-def _guarded(house: House, stored: Path) -> Model:
-    """The stored answers behind the recipe's risk control, reviewed by the teacher or the named reviewer."""
+def _control(house: House) -> Callable[[Path], Model]:
+    """The recipe's risk control over stored answers; a reviewer is asked about each query once."""
     from spiritsafe.guard.guarded import GuardedModel
     from spiritsafe.guard.policy import load_policy
+    from spiritsafe.models.remember import Remembering
 
     part, teacher = house.run.recipe.guard, house.run.recipe.teacher.model
-    policy = load_policy(part.policy)
-    reviewer = house.teacher if part.reviewer == teacher else open_model(part.reviewer)
-    replayed = open_model(f"replay:{stored}")
-    address = f"guarded:{part.policy}~{part.reviewer}+{replayed.address}"
-    return GuardedModel(address, replayed, policy, None if policy.decide == "patterns" else reviewer)
+    policy, reviewer = load_policy(part.policy), None
+    if policy.decide == "reviewer":
+        reviewer = Remembering(house.teacher if part.reviewer == teacher else open_model(part.reviewer))
+    address = f"guarded:{part.policy}~{part.reviewer}+replay:"
+    return lambda stored: GuardedModel(f"{address}{stored}", open_model(f"replay:{stored}"), policy, reviewer)

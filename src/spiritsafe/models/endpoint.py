@@ -6,6 +6,7 @@ growing pauses; other refusals name what the server said. Answers carry text onl
 
 import os
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,6 +29,7 @@ class EndpointModel:
         self.digest = digest_of(["endpoint", self.url, name])
         key = os.environ.get("SPIRITSAFE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
         self._client = httpx2.Client(headers={"authorization": f"Bearer {key}"}, timeout=300, trust_env=False)
+        weakref.finalize(self, self._client.close)
         listed = self._send("GET", "/models", None)
         try:
             served = sorted(str(m["id"]) for m in listed["data"])

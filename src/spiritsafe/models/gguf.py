@@ -120,11 +120,12 @@ def _model(fields: dict[str, Any], weights: dict[str, torch.Tensor], source: Pat
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     try:
-        missing = model.load_state_dict(weights, strict=False, assign=True).missing_keys
+        found = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
         raise ModelError(str(source), f"shapes do not fit ({str(error).splitlines()[-1].strip()})") from None
-    if set(missing) - ({"lm_head.weight"} if tied else set()):
-        raise ModelError(str(source), f"lacks the tensors of {', '.join(sorted(missing)[:3])}")
+    missing = sorted(set(found.missing_keys) - ({"lm_head.weight"} if tied else set()))
+    if missing:
+        raise ModelError(str(source), f"lacks the tensors of {', '.join(missing[:3])}")
     model.tie_weights()
     return model
 
