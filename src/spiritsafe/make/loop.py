@@ -6,6 +6,7 @@ one machine. Not covered here: several processes, gradient accumulation, weight 
 """
 
 import io
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -162,7 +163,10 @@ def _restore(
 ) -> int:
     if path is None or not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError):
+        raise DataError(str(path), "cannot be read", "delete it and run again") from None
     if state["identity"] != identity:
         raise DataError(str(path), "belongs to other settings or data", "delete it and run again")
     for weight, saved in zip(weights, state["weights"], strict=True):
