@@ -38,10 +38,10 @@ def decode(
     done: set[int] = set()
     while True:
         tokens_B = _draw(logits_BV, [rows[i] for i in active])
-        for place, (i, token) in enumerate(zip(active, tokens_B.tolist(), strict=True)):
+        for i, token, logprob in zip(active, tokens_B.tolist(), _logprobs(logits_BV, tokens_B), strict=True):
             if i not in done:
                 rows[i].drawn.append(token)
-                rows[i].logprobs.append(_logprob(logits_BV[place], token))
+                rows[i].logprobs.append(logprob)
                 if finished(i, rows[i]):
                     done.add(i)
         if len(done) == len(rows):
@@ -116,6 +116,7 @@ def _draw(logits_BV: Tensor, rows: Sequence[Row]) -> Tensor:
     )
 
 
-def _logprob(logits_V: Tensor, token: int) -> float:
-    logits_V = logits_V.float()
-    return float(logits_V[token] - logits_V.logsumexp(-1))
+def _logprobs(logits_BV: Tensor, tokens_B: Tensor) -> list[float]:
+    logits_BV = logits_BV.float()
+    picked: list[float] = (logits_BV.gather(-1, tokens_B[:, None])[:, 0] - logits_BV.logsumexp(-1)).tolist()
+    return picked

@@ -32,13 +32,14 @@ def draw(
     """One token per row, shape (B); temperature 0 takes the likeliest, `top_p` < 1 the smallest nucleus."""
     logits_BV = logits_BV.float()
     tokens_B = logits_BV.argmax(-1)
+    heat_B = torch.tensor([t or 1.0 for t in temperatures])
+    probs_BV = (logits_BV / heat_B[:, None]).softmax(-1)
     for row, (seed, step, temperature, top_p) in enumerate(zip(seeds, steps, temperatures, top_ps, strict=True)):
         if temperature > 0:
-            probs_V = (logits_BV[row] / temperature).softmax(-1)
-            if top_p < 1:
-                probs_V = nucleus(probs_V, top_p)
-            race_V = torch.from_numpy(exponentials(seed, step, len(probs_V))) / probs_V
-            tokens_B[row] = race_V.argmin()
+            probs_V = nucleus(probs_BV[row], top_p) if top_p < 1 else probs_BV[row]
+            with np.errstate(divide="ignore"):
+                race_V = exponentials(seed, step, len(probs_V)) / probs_V.numpy()
+            tokens_B[row] = int(race_V.argmin())
     return tokens_B
 
 
