@@ -163,16 +163,17 @@ def prune_start(house: House, entry: Entry) -> Done:
     part, teacher = house.run.recipe.make, house.teacher
     depth = len(teacher.model.model.layers)
     notes: dict[str, Any] = {"depth": depth}
+    trials: list[dict[str, float]] = []
     if part.drop == "measured":
         pairs = [teacher.pair(e) for e in house.exchanges("control")[: part.importance_prompts]]
         with house.stages.show.bar("blocks of layers tried", part.num_layers - 1) as tick:
             cut = choose_cut(teacher.model, pairs, num_layers=part.num_layers, pad_id=teacher.pad_id, tick=tick)
-        keep, notes["kl_by_start"] = cut.keep, cut.kl_by_start
+        keep, trials = cut.keep, [{"start": start, "kl": kl} for start, kl in cut.kl_by_start.items()]
     else:
         keep = tuple(i for i in range(depth) if i not in part.drop)
     folder = house.run.path(FOLDERS[START])
     save_student(prune(teacher.model, keep), teacher.tokenizer, folder)
-    return Done((folder,), notes={**notes, "keep": list(keep)})
+    return Done((folder,), plots={"cut": trials}, notes={**notes, "keep": list(keep)})
 
 
 def capture_signals(house: House, entry: Entry) -> Done:

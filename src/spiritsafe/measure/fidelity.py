@@ -55,14 +55,20 @@ def fidelity(theirs: Sequence[Tensor], model: LocalModel, exchanges: Sequence[Ex
 def fidelity_verdicts(subject: str, found: Fidelity, *, seed: int, resamples: int) -> list[Verdict]:
     """KL, agreement and bits per byte of one model, each with its interval."""
     parts = [
-        ("kl to teacher", "nats/token", found.kl, found.tokens),
-        ("top-1 agreement", "share of tokens", found.agree, found.tokens),
-        ("bits per byte", "bits/byte", found.bits, found.num_bytes),
+        ("kl to teacher", "nats/token", found.kl, found.tokens, "differs from the teacher by {:.3f} nats a token"),
+        (
+            "top-1 agreement",
+            "share of tokens",
+            found.agree,
+            found.tokens,
+            "agrees with the teacher on {:.1%} of tokens",
+        ),
+        ("bits per byte", "bits/byte", found.bits, found.num_bytes, "needs {:.2f} bits a byte"),
     ]
     verdicts = []
-    for name, unit, sums, weights in parts:
+    for name, unit, sums, weights, text in parts:
         estimate = clustered_mean(sums, weights, seed=seed, resamples=resamples)
-        claim = f"The {subject} has {estimate.value:.3f} {unit} ({name}) on held-out answers."
+        claim = f"On held-out answers the {subject} {text.format(estimate.value)}."
         verdicts.append(_verdict(name, subject, claim, unit, estimate, seed))
     return verdicts
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from spiritsafe.record import Verdict
-from spiritsafe.report.load import PowerPoint, RunData, Stage, Step, WatchScore
+from spiritsafe.report.load import CutTrial, PowerPoint, RunData, Stage, Step, WatchScore
 from spiritsafe.report.svg import Cell, Group, Point, Row, Series, bar_chart, dot_chart, line_chart, matrix
 from spiritsafe.report.text import duration, figure_text, interval_text, is_share, number, p_text, scale_of, titled
 
@@ -44,6 +44,24 @@ def loss_figure(metrics: Sequence[Step]) -> Figure:
         "measured against the teacher's probabilities, so its level is not comparable with the others'."
     )
     return Figure("Training loss", caption, chart if metrics else Markup())
+
+
+def cut_figure(trials: Sequence[CutTrial]) -> Figure:
+    """What leaving out each block of layers costs, untrained."""
+    if not trials:
+        return Figure("", "", Markup())
+    best = min(trials, key=lambda trial: trial.kl)
+    points = tuple(Point(t.start, t.kl) for t in trials)
+    chart = line_chart(
+        [Series("KL without the block", points, TONES["pruned start"])],
+        title="KL to the teacher without a block of layers, by the block's first layer",
+        desc=f"least at layer {best.start} with {number(best.kl)} nats per token",
+        x_label="first layer left out",
+        y_label="KL, nats per token",
+        log_y=True,
+    )
+    caption = f"Before any training. The block that begins at layer {best.start} costs least and was left out."
+    return Figure("Which layers can go", caption, chart)
 
 
 def fidelity_figure(verdicts: Sequence[Verdict], name: str, caption: str) -> Figure:
@@ -165,7 +183,7 @@ def figures(run: RunData) -> dict[str, list[Figure]]:
     bits = "Bits per byte of the held-out answers; lower is better, comparable across tokenizers."
     tasks = "Share of verifiable tasks solved; Wilson intervals."
     sections = {
-        "make": [loss_figure(run.metrics)],
+        "make": [loss_figure(run.metrics), cut_figure(run.plots.cut)],
         "measure": [
             fidelity_figure(v, "kl to teacher", kl),
             fidelity_figure(v, "top-1 agreement", agreement),

@@ -77,9 +77,17 @@ class WatchScore(View):
     p_value: float | None = None
 
 
-class Plots(View):
-    """Points that verdicts do not hold; either part may be missing."""
+class CutTrial(View):
+    """KL to the teacher (nats per token) without the block of layers that begins at `start`."""
 
+    start: int
+    kl: float
+
+
+class Plots(View):
+    """Points that verdicts do not hold; any part may be missing."""
+
+    cut: tuple[CutTrial, ...] = ()
     power: tuple[PowerPoint, ...] = ()
     watch: tuple[WatchScore, ...] = ()
 
