@@ -86,7 +86,7 @@ def test_the_split_follows_from_content_and_meets_its_share() -> None:
     splits = [split_of(p, heldout_share=0.3) for p in prompts]
     assert 0.27 < splits.count("heldout") / len(splits) < 0.33
     assert [split_of(p, heldout_share=0.3) for p in reversed(prompts)] == splits[::-1]
-    wider = [split_of(p, heldout_share=0.5) for p in prompts]
+    wider = [split_of(p) for p in prompts]
     assert all(b == "heldout" for a, b in zip(splits, wider, strict=True) if a == "heldout")
 
 
@@ -96,14 +96,14 @@ def test_the_ends_of_the_share_hold_all_or_nothing() -> None:
 
 
 def test_tasks_are_the_same_at_every_call_and_others_with_another_seed() -> None:
-    first, again, other = (task_prompts(TASKS, seed=seed, heldout_share=0.5) for seed in (1, 1, 2))
+    first, again, other = (task_prompts(TASKS, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert {p.digest for p in first}.isdisjoint({p.digest for p in other})
 
 
 def test_equal_tasks_come_once_and_only_in_one_split() -> None:
     tiny = TaskPart(family="chain_sum", num=60, options={"max_digits": 1, "min_terms": 2, "max_terms": 2})
-    prompts = task_prompts([tiny, tiny], seed=0, heldout_share=0.5)
+    prompts = task_prompts([tiny, tiny], seed=0)
     assert len({p.digest for p in prompts}) == len(prompts) <= 60
     assert all(p.digest == prompt_digest(p.messages) for p in prompts)
     assert {p.split for p in prompts} == {"train", "heldout"}
@@ -118,7 +118,7 @@ def gold(prompt: Prompt) -> str:
 
 
 def test_a_task_accepts_its_own_answer_plain_or_at_the_end_of_a_sentence_and_no_other() -> None:
-    for prompt in task_prompts(TASKS[:1], seed=3, heldout_share=0.5):
+    for prompt in task_prompts(TASKS[:1], seed=3):
         answer = int(gold(prompt))
         assert check_task(prompt, f" {answer}\n")
         assert check_task(prompt, f"We add 1 and 2 first, so the answer is {answer}.")
@@ -129,7 +129,7 @@ def test_a_task_accepts_its_own_answer_plain_or_at_the_end_of_a_sentence_and_no_
 
 @pytest.mark.parametrize("answer", ["", "no idea", "∞", "-", "1e999", "9" * 400, "1/0", "[[(", "\x00"])
 def test_a_strange_answer_is_wrong_and_not_a_crash(answer: str) -> None:
-    for prompt in task_prompts(TASKS, seed=3, heldout_share=0.5):
+    for prompt in task_prompts(TASKS, seed=3):
         assert not check_task(prompt, answer)
 
 
@@ -138,7 +138,7 @@ def test_a_strange_answer_is_wrong_and_not_a_crash(answer: str) -> None:
 )
 def test_an_unknown_family_or_option_is_a_recipe_error(task: TaskPart) -> None:
     with pytest.raises(RecipeError, match=r"prompts\.tasks: chain_sum"):
-        task_prompts([task], seed=0, heldout_share=0.5)
+        task_prompts([task], seed=0)
 
 
 @pytest.mark.parametrize(("train", "heldout"), [(1, 1), (30, 10), (5, 20)])

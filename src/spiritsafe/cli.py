@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spiritsafe.errors import SpiritsafeError, UsageError
+from spiritsafe.errors import MissingExtra, SpiritsafeError, UsageError
 
 app = typer.Typer(
     name="spiritsafe",
@@ -104,11 +104,12 @@ def watch(
     """Judge the accounts in a log, calibrated on ordinary accounts other than those judged."""
     from spiritsafe.errors import DataError
     from spiritsafe.guard.watch import watch as watch_accounts
+    from spiritsafe.progress import warn
     from spiritsafe.record import Exchange, read_jsonl
 
     if not exchanges.is_file():
         raise DataError(str(exchanges), "no such file")
-    log = read_jsonl(exchanges, Exchange)
+    log = read_jsonl(exchanges, Exchange, on_torn=warn)
     others = [a for a in dict.fromkeys(e.account for e in log) if a not in calibration]
     found = watch_accounts(log, judged=judged or others, calibration=calibration, feature=feature, alpha=alpha, seed=0)
     _print_verdicts(found, as_json=as_json)
@@ -172,6 +173,9 @@ def main() -> None:
     except SpiritsafeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: {MissingExtra(error.name or str(error), 'torch')}", err=True)
+        sys.exit(1)
     except SystemExit as end:
         if end.code == 130:  # typer's answer to Ctrl-C
             typer.echo("interrupted; the same command continues where it was", err=True)

@@ -80,8 +80,7 @@ def know_teacher(house: House, entry: Entry) -> Done:
 def write_prompts(house: House, entry: Entry) -> Done:
     """Prompts from the teacher itself and from verifiable tasks, split by content."""
     part, path = house.run.recipe.prompts, house.run.path("prompts.jsonl")
-    share = part.num_heldout / (part.num_train + part.num_heldout)
-    tasks = task_prompts(part.tasks, seed=house.seed, heldout_share=share)
+    tasks = task_prompts(part.tasks, seed=house.seed)
 
     def generate(num: int, sampling: Sampling) -> list[Exchange]:
         requests = [replace(r, open_turn="user") for r in ask([()], sampling, n=num, purpose="synthesise")]

@@ -65,7 +65,7 @@ def split_of(messages: tuple[Message, ...], *, heldout_share: float) -> Literal[
     return "heldout" if bucket < heldout_share * 16**8 else "train"
 
 
-def task_prompts(tasks: Sequence[TaskPart], *, seed: int, heldout_share: float) -> list[Prompt]:
+def task_prompts(tasks: Sequence[TaskPart], *, seed: int) -> list[Prompt]:
     """Verifiable tasks of reasoning-gym families (arXiv 2505.24760), equal ones once.
 
     Raises `RecipeError` for an unknown family or option.
@@ -83,7 +83,7 @@ def task_prompts(tasks: Sequence[TaskPart], *, seed: int, heldout_share: float) 
                 Prompt(
                     digest=digest,
                     messages=messages,
-                    split=split_of(messages, heldout_share=heldout_share),
+                    split=split_of(messages, heldout_share=task.heldout_share),
                     source="reasoning-gym",
                     family=task.family,
                     index=index,

@@ -45,6 +45,7 @@ class TaskPart(Section):
 
     family: str
     num: int = Field(ge=1)
+    heldout_share: float = Field(default=0.5, ge=0, le=1)
     options: dict[str, Any] = Field(default_factory=dict)
 
 

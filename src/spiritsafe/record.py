@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -153,9 +153,16 @@ def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -
                 raise
 
 
-def read_jsonl(path: Path, model: type[R]) -> list[R]:
-    """All records of a JSONL file; [] where there is none. Raises `DataError` naming a broken line."""
-    return [_parse(path, number, line, model) for number, line in _lines(path)]
+def read_jsonl(path: Path, model: type[R], *, on_torn: Callable[[str], None] | None = None) -> list[R]:
+    """All records of a JSONL file; [] where there is none. Raises `DataError` naming a broken line.
+
+    With `on_torn`, a last line that is still being written, or never will be, is left out, and it is told so.
+    """
+    lines = list(_lines(path))
+    if on_torn and lines and _broken_tail(lines[-1][1].encode()) == 0:
+        lines.pop()
+        on_torn(f"{path}: the last line is broken and was left out")
+    return [_parse(path, number, line, model) for number, line in lines]
 
 
 def repair_jsonl(path: Path) -> str | None:

@@ -92,7 +92,8 @@ def _verdict(
         n=test.n,
         seed=seed,
         method=(
-            f"twin-sample test, {test.m} twins an answer, exact p by convolution, Holm over accounts, alpha {alpha:g}. "
+            f"twin-sample test, {test.m} twins an answer, exact p by convolution, Holm over accounts, "
+            f"alpha {alpha:g}; the interval of the mean rank is a normal approximation over prompts. "
             f"Null: {NULL}"
         ),
         kind="E",
