@@ -86,7 +86,7 @@ def test_the_split_follows_from_content_and_meets_its_share() -> None:
     splits = [split_of(p, heldout_share=0.3) for p in prompts]
     assert 0.27 < splits.count("heldout") / len(splits) < 0.33
     assert [split_of(p, heldout_share=0.3) for p in reversed(prompts)] == splits[::-1]
-    wider = [split_of(p) for p in prompts]
+    wider = [split_of(p, heldout_share=0.5) for p in prompts]
     assert all(b == "heldout" for a, b in zip(splits, wider, strict=True) if a == "heldout")
 
 

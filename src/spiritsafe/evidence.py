@@ -6,7 +6,7 @@ where it is needed, since importing it takes seconds.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +49,19 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
 
 
 def clustered_mean(
-    sums: Sequence[float], weights: Sequence[float], *, seed: int, resamples: int = 2000, confidence: float = 0.95
+    sums: Sequence[float],
+    weights: Sequence[float],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (-inf, inf),
 ) -> Estimate:
     """Ratio of sums over clusters, sum(sums) / sum(weights), with a bootstrap-t interval over clusters.
 
     One cluster is one prompt: its tokens are not independent. The studentised bootstrap (Efron and
-    Tibshirani, 1993, chapter 12) keeps its level at a few dozen skewed clusters, where percentiles do not.
+    Tibshirani, 1993, chapter 12) keeps its level at a few dozen skewed clusters, where percentiles do not;
+    with heavy tails (lognormal, sigma 1) it covers 91 % instead of 95 %. `bounds` are those of the quantity.
     """
     s, w = np.asarray(sums, float), np.asarray(weights, float)
     value, error = _ratio(s, w)
@@ -64,7 +71,8 @@ def clustered_mean(
     drawn, errors = _ratios(s[pick], w[pick])
     t = np.divide(drawn - value, errors, out=np.zeros_like(drawn), where=errors > 0)
     low_t, high_t = np.quantile(t, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(value, value - high_t * error, value - low_t * error, len(s))
+    low, high = value - high_t * error, value - low_t * error
+    return Estimate(value, max(bounds[0], low), min(bounds[1], high), len(s))
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool], *, confidence: float = 0.95) -> Paired:

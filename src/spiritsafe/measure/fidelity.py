@@ -6,7 +6,7 @@ tokenizer; across tokenizers only bits per byte compare (not covered here).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import inf, log
 
 import torch
 from torch import Tensor
@@ -17,6 +17,12 @@ from spiritsafe.models.scoring import answer_logprobs
 from spiritsafe.record import Exchange, Verdict
 
 METHOD = "teacher's answers to held-out prompts, full vocabulary; bootstrap-t over prompts"
+
+CLAIMS = {
+    "kl to teacher": "differs from the teacher by {:.3f} nats a token",
+    "top-1 agreement": "agrees with the teacher on {:.1%} of tokens",
+    "bits per byte": "needs {:.2f} bits a byte",
+}
 
 
 @dataclass(frozen=True)
@@ -54,21 +60,15 @@ def fidelity(theirs: Sequence[Tensor], model: LocalModel, exchanges: Sequence[Ex
 
 def fidelity_verdicts(subject: str, found: Fidelity, *, seed: int, resamples: int) -> list[Verdict]:
     """KL, agreement and bits per byte of one model, each with its interval."""
-    parts = [
-        ("kl to teacher", "nats/token", found.kl, found.tokens, "differs from the teacher by {:.3f} nats a token"),
-        (
-            "top-1 agreement",
-            "share of tokens",
-            found.agree,
-            found.tokens,
-            "agrees with the teacher on {:.1%} of tokens",
-        ),
-        ("bits per byte", "bits/byte", found.bits, found.num_bytes, "needs {:.2f} bits a byte"),
-    ]
+    parts = {
+        "kl to teacher": ("nats/token", found.kl, found.tokens, inf),
+        "top-1 agreement": ("share of tokens", found.agree, found.tokens, 1.0),
+        "bits per byte": ("bits/byte", found.bits, found.num_bytes, inf),
+    }
     verdicts = []
-    for name, unit, sums, weights, text in parts:
-        estimate = clustered_mean(sums, weights, seed=seed, resamples=resamples)
-        claim = f"On held-out answers the {subject} {text.format(estimate.value)}."
+    for name, (unit, sums, weights, most) in parts.items():
+        estimate = clustered_mean(sums, weights, seed=seed, resamples=resamples, bounds=(0.0, most))
+        claim = f"On held-out answers the {subject} {CLAIMS[name].format(estimate.value)}."
         verdicts.append(_verdict(name, subject, claim, unit, estimate, seed))
     return verdicts
 
@@ -98,7 +98,10 @@ def _verdict(name: str, subject: str, claim: str, unit: str, estimate: Estimate,
         seed=seed,
         method=METHOD,
         assumptions=("prompts are independent draws of the teacher's own prompt distribution",),
-        limits=("says nothing about prompts unlike the teacher's own",),
+        limits=(
+            "says nothing about prompts unlike the teacher's own",
+            "where a few prompts dominate (heavy tails), the interval covers about 91 % instead of 95 %",
+        ),
     )
 
 

@@ -163,7 +163,8 @@ def open_gguf(address: str, rest: str, batch: int = 64) -> LocalModel:
         try:
             with writing(folder):
                 convert_gguf(source, scratch)
-                scratch.rename(folder)
+                if not folder.is_dir():  # another process may have been faster
+                    scratch.rename(folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return open_directory(address, str(folder), batch)
