@@ -94,6 +94,16 @@ def test_null_audits_are_uniform(teacher: LocalModel, student_of: Callable[[list
         assert (p_values <= alpha).mean() <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / len(p_values))
 
 
+def test_equal_answers_tie_whatever_their_batches_rounded(teacher: LocalModel) -> None:
+    served = draws(teacher, "served")[:1]
+    noisy = tuple(lp - 1e-6 for lp in served[0].logprobs or ())
+    twins = [served[0].model_copy(update={"logprobs": noisy, "id": str(k)}) for k in range(10)]
+    pool = Pool("drawer", tuple(served), tuple(twins))
+    assert np.ptp(logged_likelihoods(pool)) == 0
+    found = examine(pool, likelihoods(teacher, pool))
+    assert (found.mean_u, found.p_value) == (0.5, 1.0)
+
+
 def test_only_sampled_answers_of_this_model_are_audited(teacher: LocalModel) -> None:
     good = draws(teacher, "good")[0]
     greedy = good.model_copy(update={"sampling": good.sampling.model_copy(update={"temperature": 0.0})})

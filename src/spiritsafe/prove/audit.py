@@ -45,12 +45,14 @@ def likelihoods(model: Model, pool: Pool) -> Array:
     rows = pool.rows()
     scores = model.score([e for row in rows for e in row])
     means = [sum(s.logprobs) / len(s.logprobs) for s in scores]
-    return np.asarray(means, float).reshape(len(rows), -1)
+    return _tied(np.asarray(means, float).reshape(len(rows), -1), rows)
 
 
 def logged_likelihoods(pool: Pool) -> Array:
     """The same under the model that served, from the log-probabilities stored with each answer."""
-    return np.asarray([[sum(e.logprobs or ()) / len(e.logprobs or (0,)) for e in row] for row in pool.rows()], float)
+    rows = pool.rows()
+    means = [[sum(e.logprobs or ()) / len(e.logprobs or (0,)) for e in row] for row in rows]
+    return _tied(np.asarray(means, float), rows)
 
 
 def audit(
@@ -73,6 +75,20 @@ def audit(
 def examine(pool: Pool, suspect: Array) -> TwinTest:
     """The twin-sample test of one account's log against one model's log-likelihoods."""
     return twin_test(suspect, logged_likelihoods(pool))
+
+
+def _tied(values: Array, rows: list[list[Exchange]]) -> Array:
+    """Give equal answers to a prompt one value, their mean.
+
+    They were computed in different batches, and rounding must not decide between a served answer and
+    its equal: all served ones shared other batches than their twins.
+    """
+    tied = values.copy()
+    for place, row in enumerate(rows):
+        for tokens in {e.token_ids for e in row}:
+            same = [j for j, e in enumerate(row) if e.token_ids == tokens]
+            tied[place, same] = values[place, same].mean()
+    return tied
 
 
 def _verdict(

@@ -85,7 +85,7 @@ def covariate_weight(suspect: Array, teacher: Array) -> float:
 def doubled_ranks(scores: Array) -> NDArray[np.int64]:
     """Twice the number of other candidates that each beats, ties counting half: integers 0 to 2m, (n, m + 1).
 
-    Scores are compared at 1e-9, far above the rounding of equal answers and far below any real difference.
+    Scores are compared at 1e-9. Equal answers must come with equal scores: see `audit._tied`.
     """
     rounded = np.round(scores, 9)
     higher = (rounded[:, :, None] > rounded[:, None, :]).sum(2)
