@@ -5,11 +5,11 @@ are student/, models/own-student/, models/control/ and models/pruned-start/.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spiritsafe.accounts import names, plan
 from spiritsafe.house import (
@@ -35,15 +35,14 @@ from spiritsafe.record import (
     Sampling,
     Verdict,
     append_jsonl,
+    digest_of,
+    file_digest,
     seed_of,
     write_atomic,
     write_json,
 )
 from spiritsafe.run import Run
 from spiritsafe.stage import Done, Stages
-
-if TYPE_CHECKING:
-    pass
 
 POWER_SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
@@ -65,7 +64,7 @@ def run_recipe(run: Run, show: Show) -> list[Verdict]:
     students = ("start", "student", "own-student", "control")
     do("fidelity", ("teacher", "answers", *students), partial(measure_fidelity, house))
     do("tasks", ("teacher", "prompts", *students), partial(measure_tasks, house))
-    do("safety", ("teacher", "prompts", "student"), partial(measure_safety, house))
+    do("safety", ("teacher", "prompts", "student"), partial(measure_safety, house), also=_safety_files(house))
     do("twins", ("teacher", "serve"), partial(draw_twins, house))
     do("prove", ("serve", "twins", *students), partial(prove_accounts, house))
     return finish(house)
@@ -101,7 +100,7 @@ def serve_accounts(house: House, entry: Entry) -> Done:
     wanted, log = plan(house.run.recipe, house.prompts()), house.run.path("exchanges", "gateway.jsonl")
     keys, model = Keys(house.run.path("keys.sqlite")), house.teacher
     issued = {account: keys.create(account) for account in dict.fromkeys(w.account for w in wanted)}
-    answered = {(e.account, e.sampling.seed) for e in house.exchanges("gateway")}
+    answered = {(e.account, e.sampling.seed) for e in house.exchanges("gateway") if e.model_digest == model.digest}
     missing = [w for w in wanted if (w.account, w.sampling.seed) not in answered]
     app = create_app(model, keys=keys, log=log, name="teacher", max_batch=model.batch, window_s=0.1)
     pairs = [(issued[w.account], Request(w.messages, w.sampling)) for w in missing]
@@ -188,6 +187,7 @@ def train_student(house: House, name: str, entry: Entry) -> Done:
     """Train one student from the common start: from served text, from cached signals, or from other draws."""
     from spiritsafe.make.loop import train
     from spiritsafe.make.methods import BlackBox, Method, WhiteBox
+    from spiritsafe.make.prune import first_changed
     from spiritsafe.make.signals import load_signals
     from spiritsafe.make.student import save_student
     from spiritsafe.models.local import load_parts
@@ -215,7 +215,7 @@ def train_student(house: House, name: str, entry: Entry) -> Done:
             recipe.make,
             seed=seed_of(house.seed, "order"),
             pad_id=teacher.pad_id,
-            first_trained=_first_changed(keep),
+            first_trained=first_changed(keep),
             checkpoint=checkpoint,
             on_step=partial(_log_step, metrics, slug, tick),
         )
@@ -345,30 +345,25 @@ def finish(house: House) -> list[Verdict]:
     """Write verdicts, plot data, ledger, model card and report."""
     from spiritsafe.report.card import write_card
     from spiritsafe.report.html import write_report
+    from spiritsafe.report.table import verdicts_json
 
     run, stages = house.run, house.stages
     verdicts = stages.verdicts()
-    write_json(run.path("verdicts.json"), {"version": 1, "verdicts": [v.model_dump(mode="json") for v in verdicts]})
+    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts))
     write_json(run.path("plots.json"), stages.plots())
     entries = [record["entry"] for record in stages.records.values()]
     write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
     write_atomic(run.path("metrics.jsonl"), "".join(_steps(run, name) for name in (STUDENT, OWN, CONTROL)))
-    teacher, notes = stages.records["teacher"]["notes"], stages.records["student"]["notes"]
     data = {
         "exchanges": len(drawn(house)),
-        "answer_tokens": notes["answer_tokens"],
+        "answer_tokens": stages.records["student"]["notes"]["answer_tokens"],
         "source": "answers drawn through the run's own gateway, prompts written by the teacher itself",
         "sha256": stages.records["serve"]["outputs"]["exchanges/gateway.jsonl"],
     }
-    write_card(
-        run.path("student"), recipe=run.recipe, verdicts=verdicts, teacher=teacher, data=data, licence="apache-2.0"
-    )
+    card = {"teacher": stages.records["teacher"]["notes"], "data": data, "licence": run.recipe.teacher.licence}
+    write_card(run.path(STUDENT), recipe=run.recipe, verdicts=verdicts, **card)
     write_report(run.folder)
     return verdicts
-
-
-def _first_changed(keep: Sequence[int]) -> int:
-    return next((place for place, layer in enumerate(keep) if place != layer), 0)
 
 
 def _steps(run: Run, name: str) -> str:
@@ -380,6 +375,15 @@ def _steps(run: Run, name: str) -> str:
 def _log_step(path: Path, student: str, tick: Tick, metrics: dict[str, float | int]) -> None:
     append_jsonl(path, [{"student": student, **metrics}])
     tick()
+
+
+def _safety_files(house: House) -> dict[str, str]:
+    """Digests of the policy and of a local file of behaviours; a `pypi:` address is pinned by itself."""
+    from spiritsafe.guard.policy import load_policy
+
+    source = Path(house.run.recipe.measure.behaviours)
+    found = {"policy": digest_of(load_policy(house.run.recipe.guard.policy))}
+    return found | ({"behaviours": file_digest(source)} if source.is_file() else {})
 
 
 def _control(house: House) -> Callable[[Path], Model]:

@@ -36,8 +36,8 @@ class TeacherPart(Section):
     """The model to distil, by address, and how many sequences it decodes at once."""
 
     model: str
+    licence: str = Field(default="other", description="of the teacher's weights, as the model card names it")
     batch: int = Field(default=64, ge=1)
-    threads: int = Field(default=0, ge=0, description="0: one per core")
 
 
 class TaskPart(Section):

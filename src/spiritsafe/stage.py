@@ -4,7 +4,7 @@
 intact, the stage is not run again. Answers are collected by id, so none is lost or doubled by a kill.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,16 @@ class Stages:
     show: Show
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def do(self, name: str, needs: Sequence[str], work: Callable[[Entry], Done]) -> dict[str, Any]:
-        """Run stage `name` unless it is done; returns its notes."""
+    def do(
+        self, name: str, needs: Sequence[str], work: Callable[[Entry], Done], *, also: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """Run stage `name` unless it is done; returns its notes.
+
+        `also` names further inputs by digest: files outside the run that the recipe points at.
+        """
         inputs = {file: digest for need in needs for file, digest in self.records[need]["outputs"].items()}
         inputs |= {f"stage {need}": self.records[need]["digest"] for need in needs}
+        inputs |= also or {}
         old = stage_record(self.run, name)
         if old and old["key"] == digest_of([name, inputs]):
             self.show.say(f"{name}: done before")

@@ -69,6 +69,11 @@ def without_block(depth: int, start: int, size: int) -> tuple[int, ...]:
     return tuple(i for i in range(depth) if not start <= i < start + size)
 
 
+def first_changed(keep: Sequence[int]) -> int:
+    """The first layer of a student that follows another one than in its teacher; 0 where none does."""
+    return next((place for place, layer in enumerate(keep) if place != layer), 0)
+
+
 def prune(model: Any, keep: Sequence[int]) -> Any:
     """A copy of a model with only the layers `keep`, in order; its config says so."""
     if not keep or max(keep) >= len(model.model.layers):
