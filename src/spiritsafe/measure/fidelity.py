@@ -4,7 +4,7 @@ Full vocabularies are compared, token by token, on the teacher's own answers. Bo
 tokenizer; across tokenizers only bits per byte compare (not covered here).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spiritsafe.evidence import Estimate, clustered_mean
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import answer_logprobs
+from spiritsafe.models.scoring import Pair, answer_logprobs
 from spiritsafe.record import Exchange, Verdict
 
 METHOD = "teacher's answers to held-out prompts, full vocabulary; bootstrap-t over prompts"
@@ -44,16 +44,22 @@ def reference(teacher: LocalModel, exchanges: Sequence[Exchange]) -> list[Tensor
 
 def fidelity(theirs: Sequence[Tensor], model: LocalModel, exchanges: Sequence[Exchange]) -> Fidelity:
     """Compare `model` with its teacher's `reference` on the exchanges' answers."""
+    pairs = [model.pair(e) for e in exchanges]
+    with torch.inference_mode():
+        return compare(theirs, answer_logprobs(model.model, pairs, pad_id=model.pad_id), pairs, exchanges)
+
+
+def compare(
+    theirs: Iterable[Tensor], ours: Iterable[Tensor], pairs: Sequence[Pair], exchanges: Sequence[Exchange]
+) -> Fidelity:
+    """Compare two models' log-probabilities (T, V) of the same answers, `pairs` in their common tokens."""
     kl: list[float] = []
     agree: list[float] = []
     bits: list[float] = []
-    pairs = [model.pair(e) for e in exchanges]
-    with torch.inference_mode():
-        ours = answer_logprobs(model.model, pairs, pad_id=model.pad_id)
-        for p_TV, q_TV, (_, answer) in zip(theirs, ours, pairs, strict=True):
-            kl.append(_kl(p_TV, q_TV))
-            agree.append(float((p_TV.argmax(-1) == q_TV.argmax(-1)).sum()))
-            bits.append(-float(q_TV.gather(-1, torch.tensor(answer)[:, None]).sum()) / log(2))
+    for p_TV, q_TV, (_, answer) in zip(theirs, ours, pairs, strict=True):
+        kl.append(_kl(p_TV, q_TV))
+        agree.append(float((p_TV.argmax(-1) == q_TV.argmax(-1)).sum()))
+        bits.append(-float(q_TV.gather(-1, torch.tensor(answer)[:, None]).sum()) / log(2))
     tokens = tuple(len(answer) for _, answer in pairs)
     return Fidelity(tuple(kl), tuple(agree), tuple(bits), tokens, tuple(len(e.answer.encode()) for e in exchanges))
 
