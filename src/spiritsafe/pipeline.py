@@ -99,7 +99,7 @@ def serve_accounts(house: House, entry: Entry) -> Done:
 
     wanted, log = plan(house.run.recipe, house.prompts()), house.run.path("exchanges", "gateway.jsonl")
     keys, model = Keys(house.run.path("keys.sqlite")), house.teacher
-    issued = {account: keys.create(account) for account in dict.fromkeys(w.account for w in wanted)}
+    issued = {account: keys.renew(account) for account in dict.fromkeys(w.account for w in wanted)}
     answered = {(e.account, e.sampling.seed) for e in house.exchanges("gateway") if e.model_digest == model.digest}
     missing = [w for w in wanted if (w.account, w.sampling.seed) not in answered]
     app = create_app(model, keys=keys, log=log, name="teacher", max_batch=model.batch, window_s=0.1)

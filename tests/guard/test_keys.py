@@ -62,3 +62,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_an_account_needs_a_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs a name"):
         Keys(tmp_path / "keys.db").create("")
+
+
+def test_a_renewed_key_ends_the_old_one(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.sqlite")
+    old = keys.create("anna")
+    new = keys.renew("anna")
+    assert (keys.lookup(old), keys.lookup(new)) == (None, "anna")

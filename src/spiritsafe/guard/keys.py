@@ -54,6 +54,11 @@ class Keys:
             db.execute("INSERT INTO keys VALUES (?, ?, ?, NULL)", (_hash(key), account, time.time()))
         return key
 
+    def renew(self, account: str) -> str:
+        """A new key for an account; its old ones are revoked."""
+        self.revoke(account)
+        return self.create(account)
+
     def lookup(self, key: str) -> str | None:
         """The account of a valid key, else None."""
         with self._connection() as db:
