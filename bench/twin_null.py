@@ -1,6 +1,6 @@
 """Is the twin-sample test exact on the real model? Null audits of a finished run's control student.
 
-Each audit draws a log of its own: for 12 of the run's training prompts a served answer and 10 twins, all
+Each audit draws a log of its own: for 10 of the run's training prompts a served answer and 10 twins, all
 fresh, against the control, which learned from other draws of the same prompts: the hardest null there is.
 `uniformity_p` is Kolmogorov-Smirnov's over the audits' p-values, `z_sd` should be 1, `mean_u` 0.5,
 `share_below_5%` at most 0.05. Needs a run directory: `make demo` makes one, the newest in runs/ is taken.
@@ -24,7 +24,7 @@ from spiritsafe.prove.twins import twin_requests
 from spiritsafe.recipe import parse_recipe
 from spiritsafe.record import Message, Sampling, read_json, read_jsonl
 
-AUDITS, PROMPTS, TWINS, TOKENS = 24, 12, 10, 16
+AUDITS, PROMPTS, TWINS, TOKENS = 24, 10, 10, 12
 
 
 def measure(seed: int) -> list[Row]:
