@@ -37,8 +37,12 @@ class Paired:
     only_second: int
 
 
-def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
-    """Wilson's score interval of a share (JASA 22, 1927). Raises `ValueError` where n is 0."""
+def wilson(successes: float, n: int, *, confidence: float = 0.95) -> Estimate:
+    """Wilson's score interval of a share (JASA 22, 1927). Raises `ValueError` where n is 0.
+
+    For the mean of n values in [0, 1], given by their sum, it is conservative: no such values vary more
+    than zeros and ones do.
+    """
     if n < 1:
         raise ValueError("a share needs at least one trial")
     z, p = _z(confidence), successes / n

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spiritsafe.evidence import holm
+from spiritsafe.evidence import holm, wilson
 from spiritsafe.models.base import Model
 from spiritsafe.prove.twin_test import TwinTest, twin_test
 from spiritsafe.record import Exchange, Verdict
@@ -96,7 +96,7 @@ def _verdict(
 ) -> Verdict:
     rejected = adjusted <= alpha
     said = "learned from the answers served to" if rejected else "shows no trace of the answers served to"
-    half = 1.96 * float(np.std(test.u)) / np.sqrt(test.n)
+    mean = wilson(sum(test.u), test.n)
     return Verdict(
         room="prove",
         name="twin-sample test",
@@ -104,12 +104,12 @@ def _verdict(
         claim=f"The {model} {said} {account}.",
         value=test.mean_u,
         unit="mean rank of the served answer",
-        interval=(max(0.0, test.mean_u - half), min(1.0, test.mean_u + half)),
+        interval=(mean.low, mean.high),
         n=test.n,
         seed=seed,
         method=(
             f"twin-sample test, {test.m} twins an answer, exact p by convolution, Holm over accounts, "
-            f"alpha {alpha:g}; the interval of the mean rank is a normal approximation over prompts. "
+            f"alpha {alpha:g}; the interval of the mean rank is Wilson's (conservative). "
             f"Null: {NULL}"
         ),
         kind="E",

@@ -53,7 +53,7 @@ def cut_figure(trials: Sequence[CutTrial]) -> Figure:
     best = min(trials, key=lambda trial: trial.kl)
     points = tuple(Point(t.start, t.kl) for t in trials)
     chart = line_chart(
-        [Series("KL without the block", points, TONES["pruned start"])],
+        [Series("untrained", points, TONES["pruned start"])],
         title="KL to the teacher without a block of layers, by the block's first layer",
         desc=f"least at layer {best.start} with {number(best.kl)} nats per token",
         x_label="first layer left out",
