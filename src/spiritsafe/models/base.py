@@ -3,7 +3,7 @@
 Import of this module loads neither torch nor numpy.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -74,6 +74,20 @@ def exchange_id(model_digest: str, request: Request) -> str:
     """The identity of one answer wanted: equal model, account, prompt, settings and seed give an equal id."""
     parts = [model_digest, request.account, request.open_turn, [m.model_dump() for m in request.messages]]
     return digest_of([*parts, request.sampling.model_dump()])[:32]
+
+
+def told(
+    answers: Iterable[Exchange], on_exchange: OnExchange | None = None, on_text: OnText | None = None
+) -> list[Exchange]:
+    """All answers; each is passed on as it comes, its text in one piece."""
+    seen: list[Exchange] = []
+    for exchange in answers:
+        if on_text:
+            on_text(len(seen), exchange.answer)
+        if on_exchange:
+            on_exchange(exchange)
+        seen.append(exchange)
+    return seen
 
 
 def user(text: str) -> tuple[Message, ...]:

@@ -15,7 +15,7 @@ import httpx2
 from pydantic import ValidationError
 
 from spiritsafe.errors import EndpointError, ModelError, UsageError
-from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
+from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id, told
 from spiritsafe.record import Exchange, Usage, digest_of
 
 TRIES = 5
@@ -42,15 +42,8 @@ class EndpointModel:
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
         """Answer every request, in order; `on_text` sees each answer in one piece."""
-        answers: list[Exchange] = []
         with ThreadPoolExecutor(self.batch) as pool:
-            for i, exchange in enumerate(pool.map(self._ask, requests)):
-                answers.append(exchange)
-                if on_text:
-                    on_text(i, exchange.answer)
-                if on_exchange:
-                    on_exchange(exchange)
-        return answers
+            return told(pool.map(self._ask, requests), on_exchange, on_text)
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
         """Not possible: chat completions do not return log-probabilities of given answers."""

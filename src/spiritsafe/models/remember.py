@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores
+from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, told
 from spiritsafe.record import Exchange
 
 
@@ -19,13 +19,7 @@ class Remembering:
         """Answer every request, in order; see `spiritsafe.models.Model`."""
         new = [r for r in dict.fromkeys(requests) if r not in self._seen]
         self._seen.update(zip(new, self.inner.generate(new), strict=True))
-        answers = [self._seen[r] for r in requests]
-        for i, exchange in enumerate(answers):
-            if on_text:
-                on_text(i, exchange.answer)
-            if on_exchange:
-                on_exchange(exchange)
-        return answers
+        return told([self._seen[r] for r in requests], on_exchange, on_text)
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
         """The inner model's log-probabilities in nats."""

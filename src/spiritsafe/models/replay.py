@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spiritsafe.errors import DataError, ModelError
-from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
+from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id, told
 from spiritsafe.record import Exchange, Message, Sampling, prompt_digest, read_jsonl
 
 Key = tuple[str, str, str]
@@ -33,13 +33,7 @@ class ReplayModel:
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
         """The stored answers, in order, each under the account that asks. Raises `ModelError` for a new prompt."""
-        exchanges = [self._stored(request) for request in requests]
-        for index, exchange in enumerate(exchanges):
-            if on_text:
-                on_text(index, exchange.answer)
-            if on_exchange:
-                on_exchange(exchange)
-        return exchanges
+        return told([self._stored(request) for request in requests], on_exchange, on_text)
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
         """The stored log-probabilities in nats. Raises `ModelError` where there are none, or for `top_k`."""
