@@ -5,6 +5,7 @@ Not covered: data sets from hubs and files of prompts (they come with the labora
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,7 +141,10 @@ def synthesise(
 
 def _family(family: str, options: dict[str, Any], size: int, seed: int) -> "ProceduralDataset":
     try:
-        from reasoning_gym import create_dataset
+        with warnings.catch_warnings():
+            # Python says so when it first compiles a package that reasoning-gym needs; users cannot mend it.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            from reasoning_gym import create_dataset
     except ModuleNotFoundError:
         raise MissingExtra("reasoning-gym", "torch") from None
     try:
