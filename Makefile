@@ -8,6 +8,9 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 PINS := pyproject.toml constraints.txt
 BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 
+# pip compiles nothing here: the first import of a module does, once, and must be allowed to keep it.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test check bench docs clean $(BENCHES)
 
 setup: .venv/.dev
