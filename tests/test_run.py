@@ -5,6 +5,7 @@ import multiprocessing
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,20 +148,21 @@ def test_a_full_disk_is_one_line_with_advice() -> None:
         append_jsonl(Path("/dev/full"), [{"a": 1}])
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process may grow above 4096 bytes: a stand-in for a full disk."""
+    """No file of this process may grow above 4096 bytes, as on a full disk; ended before pytest writes on."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_file_that_does_not_fit_leaves_the_old_one_and_no_half(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a", "old")
-    with pytest.raises(RunError, match="a: File too large"):
+    with pytest.raises(RunError, match="a: File too large"), small_files():
         write_atomic(tmp_path / "a", "x" * 100_000)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
