@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from spiritsafe.recipe import parse_recipe
+
+settings.register_profile("untimed", deadline=None)  # no test is about time: the machine may be busy
+settings.load_profile("untimed")
 
 SMALL: dict[str, Any] = {
     "run": {"name": "small"},

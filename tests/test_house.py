@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "spiritsafe"
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = (
-    ("errors", "record"),
-    ("evidence", "recipe", "run", "ledger", "prompts", "progress", "accounts", "stage"),
+    ("errors", "record", "cache"),
+    ("evidence", "recipe", "run", "ledger", "prompts", "progress", "accounts", "stage", "native"),
     ("models",),
     ("make", "measure", "guard", "prove"),
     ("report",),

