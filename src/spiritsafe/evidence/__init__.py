@@ -1,0 +1,37 @@
+"""Intervals, paired tests, e-values, judge error, corrections for many tests: pure functions, no room's words."""
+
+from spiritsafe.evidence.bulk import Change, bootstrap_changes
+from spiritsafe.evidence.classic import (
+    Estimate,
+    Paired,
+    betting_e_process,
+    clustered_mean,
+    conformal_p,
+    holm,
+    mcnemar,
+    uniformity_p,
+    wilson,
+)
+from spiritsafe.evidence.judged import JudgeCounts, corrected_share
+from spiritsafe.evidence.paired import Comparison, clustered_share, compare_paired, equivalence_p, least_effect
+
+__all__ = [
+    "Change",
+    "Comparison",
+    "Estimate",
+    "JudgeCounts",
+    "Paired",
+    "betting_e_process",
+    "bootstrap_changes",
+    "clustered_mean",
+    "clustered_share",
+    "compare_paired",
+    "conformal_p",
+    "corrected_share",
+    "equivalence_p",
+    "holm",
+    "least_effect",
+    "mcnemar",
+    "uniformity_p",
+    "wilson",
+]
