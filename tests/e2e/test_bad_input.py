@@ -87,7 +87,7 @@ def test_an_unknown_key_comes_with_a_suggestion(workspace: Workspace) -> None:
         (("run", "tiny"), "tiny: is a directory; name a recipe file"),
         (("run", "tiny.toml", "make.epochs"), "make.epochs: is not KEY=VALUE; e.g. make.epochs=3"),
         (("run", "tiny.toml", "--seed", "-1"), "tiny.toml: run.seed: Input should be greater than or equal to 0"),
-        (("ls", "things"), "ls things: is not known; recipes, models, policies or runs"),
+        (("ls", "things"), "ls things: is not known; recipes, models, tasks, policies or runs"),
         (("serve", "smolm2"), "smolm2: is not a model address; e.g. smollm2, ./dir, org/name, openai:NAME@URL"),
         (("serve", "fake:echo", "--policy", "defualt"), "defualt: no such policy, did you mean 'default'?; "),
     ],

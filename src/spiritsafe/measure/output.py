@@ -1,0 +1,73 @@
+"""What a measurement leaves: verdicts.json, table.csv, junit.xml; and gates on the table's shares."""
+
+import csv
+import io
+import operator
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from spiritsafe.errors import UsageError
+from spiritsafe.record import VERDICT_VERSION, Verdict, write_atomic, write_json
+
+FORM = re.compile(r"(?:(?P<task>[\w:-]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?P<bound>\d*\.?\d+)")
+SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+COLUMNS = ("name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "claim")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A bound on the share of one metric, on one task or on all that have it."""
+
+    text: str
+    task: str
+    metric: str
+    sign: str
+    bound: float
+
+    def failures(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """The shares that miss the bound. Raises `UsageError` where the table has no such share."""
+        named = [v for v in verdicts if v.detail.get("metric") == self.metric and v.p_value is None]
+        judged = [v for v in named if self.task in ("", v.detail.get("task"))]
+        if not judged:
+            raise UsageError(f"--gate {self.text}", "the table has no such share", "name its metric or TASK.METRIC")
+        return [v for v in judged if not SIGNS[self.sign](v.value, self.bound)]
+
+
+def parse_gate(text: str) -> Gate:
+    """Parse `METRIC<=0.05` or `TASK.METRIC>=0.4`. Raises `UsageError`."""
+    found = FORM.fullmatch(text.replace(" ", ""))
+    if not found:
+        raise UsageError(f"--gate {text}", "is not a gate", "e.g. accuracy>=0.4 or gsm8k.accuracy>=0.4")
+    return Gate(text, found["task"] or "", found["metric"], found["sign"], float(found["bound"]))
+
+
+def write_results(folder: Path, verdicts: Sequence[Verdict], gates: Sequence[Gate]) -> None:
+    """Write verdicts.json, table.csv and, with one test case for each gate, junit.xml."""
+    held = [v.model_dump(mode="json") for v in verdicts]
+    write_json(folder / "verdicts.json", {"version": VERDICT_VERSION, "verdicts": held})
+    write_atomic(folder / "table.csv", _csv(verdicts))
+    write_atomic(folder / "junit.xml", _junit(verdicts, gates))
+
+
+def _csv(verdicts: Sequence[Verdict]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for v in verdicts:
+        low, high = v.interval or ("", "")
+        table.writerow([v.name, v.subject, v.value, low, high, v.n, v.p_value, v.p_adjusted, v.claim])
+    return text.getvalue()
+
+
+def _junit(verdicts: Sequence[Verdict], gates: Sequence[Gate]) -> str:
+    failed = {gate.text: gate.failures(verdicts) for gate in gates}
+    count = {"tests": str(len(gates)), "failures": str(sum(bool(f) for f in failed.values()))}
+    suite = Element("testsuite", {"name": "spiritsafe measure", **count})
+    for text, missed in failed.items():
+        case = SubElement(suite, "testcase", {"classname": "gate", "name": text})
+        if missed:
+            SubElement(case, "failure", {"message": "; ".join(v.claim for v in missed)})
+    return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -1,0 +1,101 @@
+"""Exchanges kept by content: an answer is found again by model digest, prompt, settings and seed.
+
+One JSONL file a model. Each answer is on disk before the next is counted, so a killed process loses at
+most the answers that were under way.
+"""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from spiritsafe.errors import RunError, writing
+from spiritsafe.models.base import Model, Request, exchange_id
+from spiritsafe.progress import Tick
+from spiritsafe.record import Exchange, append_jsonl, read_jsonl, repair_jsonl
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a measurement may spend: completion and prompt tokens, US dollars, seconds; None is without bound."""
+
+    tokens: int | None = None
+    usd: float | None = None
+    seconds: float | None = None
+
+
+class BudgetSpent(RunError):
+    """The budget is spent; what was answered is stored, and the same command with a larger one goes on."""
+
+
+@dataclass
+class Meter:
+    """What was spent so far, against a budget; the clock starts with it."""
+
+    budget: Budget
+    tokens: int = 0
+    usd: float = 0.0
+    started_s: float = 0.0
+
+    def count(self, exchange: Exchange) -> None:
+        """Add one exchange."""
+        self.tokens += exchange.usage.prompt_tokens + exchange.usage.completion_tokens
+        self.usd += exchange.cost_usd
+
+    def check(self) -> None:
+        """Raise `BudgetSpent` where a bound is reached."""
+        spent = {"tokens": self.tokens, "usd": self.usd, "seconds": monotonic() - self.started_s}
+        for name, value in spent.items():
+            most = getattr(self.budget, name)
+            if most is not None and value >= most:
+                raise BudgetSpent(
+                    f"--max-{name}", f"{value:.6g} of {most:.6g} spent", "raise it; stored answers are kept"
+                )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[list[str]]:
+    """Hold a folder against a second process; yields warnings of what a killed one left and was mended."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield [w for w in map(repair_jsonl, sorted(folder.rglob("*.jsonl"))) if w]
+    except BlockingIOError:
+        raise RunError(str(folder), "is in use by another process", "wait for it or stop it") from None
+    finally:
+        lock.close()
+
+
+def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: Meter, tick: Tick) -> list[Exchange]:
+    """The answers to `requests`, in order: stored ones again, the others generated and stored, equal ones once.
+
+    Raises `BudgetSpent` between chunks of 64.
+    """
+    path = folder / "exchanges" / f"{model.digest[:16]}.jsonl"
+    held = {_key(model, e): e for e in read_jsonl(path, Exchange)}
+    wanted = {_key(model, r): r for r in requests}
+    missing = [r for key, r in wanted.items() if key not in held]
+    for _ in range(len(requests) - len(missing)):
+        tick()
+
+    def keep(exchange: Exchange) -> None:
+        append_jsonl(path, [exchange])
+        held[_key(model, exchange)] = exchange
+        meter.count(exchange)
+        tick()
+
+    for start in range(0, len(missing), CHUNK):
+        meter.check()
+        model.generate(missing[start : start + CHUNK], on_exchange=keep)
+    return [held[_key(model, r)] for r in requests]
+
+
+def _key(model: Model, item: Request | Exchange) -> str:
+    """The content address; an exchange's own id may be that of a model behind a guard."""
+    return exchange_id(model.digest, Request(item.messages, item.sampling, item.open_turn, item.account))

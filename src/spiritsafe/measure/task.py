@@ -1,0 +1,42 @@
+"""A task: its prompts, how to ask, and how to score. One file each in `tasks/`; none imports torch.
+
+Scores are in [0, 1] per item; a yes/no task gives 0 or 1. Items of one `cluster` are not independent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spiritsafe.record import Message, Sampling, digest_of
+
+
+@dataclass(frozen=True)
+class Item:
+    """One prompt with what a right answer is compared with; `cluster` names its template or behaviour."""
+
+    messages: tuple[Message, ...]
+    target: str
+    category: str = ""
+    cluster: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The item's identity: equal prompts and targets are the same item."""
+        return digest_of([[m.model_dump() for m in self.messages], self.target])[:16]
+
+
+Score = Callable[[Item, str], bool]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named task. `load(where)` reads its items from a data folder; `higher_is_better` turns the table's sense."""
+
+    name: str
+    metric: str
+    load: Callable[[str], list[Item]]
+    score: Score
+    sampling: Sampling
+    higher_is_better: bool = True
+    note: str = ""

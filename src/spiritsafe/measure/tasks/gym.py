@@ -1,0 +1,27 @@
+"""Every reasoning-gym family (arXiv 2505.24760) as a task: `gym:FAMILY`, checked by the family's own verifier."""
+
+from functools import partial
+
+from spiritsafe.measure.task import Item, Task
+from spiritsafe.prompts import Prompt, check_task, task_prompts
+from spiritsafe.recipe import TaskPart
+from spiritsafe.record import Sampling
+
+SIZE, SEED = 500, 0
+
+
+def load(family: str, where: str) -> list[Item]:
+    """500 tasks of the family, the same on every machine; they are generated, so `where` says nothing."""
+    prompts = task_prompts([TaskPart(family=family, num=SIZE, heldout_share=1.0)], seed=SEED)
+    return [Item(p.messages, p.digest, detail={"prompt": p.model_dump(mode="json")}) for p in prompts]
+
+
+def solved(item: Item, answer: str) -> bool:
+    """Whether the family's verifier gives the answer its full score."""
+    return check_task(Prompt.model_validate(item.detail["prompt"]), answer)
+
+
+def task(name: str) -> Task:
+    """`gym:FAMILY`, greedy."""
+    load_family = partial(load, name.removeprefix("gym:"))
+    return Task(name, "accuracy", load_family, solved, Sampling(temperature=0.0, max_tokens=400))

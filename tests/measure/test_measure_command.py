@@ -1,0 +1,45 @@
+"""`spiritsafe measure` from the command line: table, files, gate and its exit code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from spiritsafe.cli import main
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    """Twenty questions, all of them answered by 7, which an echo says to the one that holds it."""
+    rows = [{"question": f"Vat {i}?", "answer": "#### 7"} for i in range(20)]
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k" / "test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return str(tmp_path)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    """The exit code of `spiritsafe measure WORDS`."""
+    monkeypatch.setattr(sys, "argv", ["spiritsafe", "measure", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_it_measures_two_models_and_gates(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("fake:echo", "fake:fixed=7", "--task", "gsm8k", "--data", data, "-o", str(out), "--json")
+    assert run(monkeypatch, *words) == 0
+    printed = json.loads(capsys.readouterr().out)["verdicts"]
+    assert printed == json.loads((out / "verdicts.json").read_text())["verdicts"]
+    assert [v["value"] for v in printed] == [0.05, 1.0, 0.95]
+    assert run(monkeypatch, *words, "--gate", "accuracy>=0.5") == 3
+    assert "missed: fake:echo" in capsys.readouterr().err
+    assert 'failures="1"' in (out / "junit.xml").read_text()
+
+
+def test_no_task_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "fake:echo") == 2
+    assert "no task is named" in capsys.readouterr().err
