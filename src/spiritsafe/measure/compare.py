@@ -54,7 +54,7 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
         seed=seed,
         method="Wilson interval" + (" at the clusters' effective number, Student's t" if cell.clusters else ""),
         assumptions=SAMPLE,
-        limits=(told,) if full else (),
+        limits=tuple(text for text in (cell.note, told if full else "") if text),
         detail={"task": cell.task, "metric": cell.metric, "items": len(cell.outcomes), "tokens": cell.tokens},
     )
 
@@ -88,7 +88,7 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
         seed=seed,
         method=f"{test} on the same prompts; Bonett-Price interval; Holm over the table",
         assumptions=SAMPLE,
-        limits=(least,),
+        limits=tuple(text for text in (least, other.note) if text),
         p_value=found.p_value,
         p_adjusted=p_adjusted,
         rejected=clear,

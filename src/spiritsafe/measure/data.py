@@ -6,6 +6,7 @@ or empty: then the Hugging Face name that the task states is fetched.
 
 import csv
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -57,4 +58,4 @@ def _parse(path: Path) -> list[dict[str, Any]]:
     if name.endswith(".tsv"):
         pairs = [line.split("\t") for line in text.splitlines() if line.strip()]
         return [{"input": question, "target": target} for question, target in pairs]
-    return list(csv.DictReader(text.splitlines()))
+    return list(csv.DictReader(io.StringIO(text, newline="")))

@@ -28,6 +28,7 @@ class Cell:
     clusters: tuple[str, ...]
     categories: tuple[str, ...]
     tokens: int
+    note: str = ""
 
 
 def measure(
@@ -82,4 +83,5 @@ def scored(model: str, task: Task, items: Sequence[Item], exchanges: Sequence[Ex
         clusters=tuple(i.cluster for i in items) if any(i.cluster for i in items) else (),
         categories=tuple(i.category for i in items),
         tokens=sum(e.usage.prompt_tokens + e.usage.completion_tokens for e in exchanges),
+        note=task.note,
     )

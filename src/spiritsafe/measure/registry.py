@@ -14,13 +14,16 @@ BBH = (
     "object_counting",
     "sports_understanding",
 )
+REFUSALS = ("xstest-safe", "xstest-unsafe", "harmbench", "simple-safety-tests")
 FILES = {
     "gsm8k": "gsm8k",
     **{f"mgsm-{language}": "mgsm" for language in LANGUAGES},
     **{f"bbh-{name}": "bbh" for name in BBH},
+    **dict.fromkeys(REFUSALS, "refusals"),
     "gym": "gym",
 }
 SUITES = {
+    "refusals": REFUSALS,
     "quality": ("gsm8k", *(f"mgsm-{language}" for language in LANGUAGES), *(f"bbh-{name}" for name in BBH)),
     "mgsm": tuple(f"mgsm-{language}" for language in LANGUAGES),
     "bbh": tuple(f"bbh-{name}" for name in BBH),

@@ -31,7 +31,10 @@ Score = Callable[[Item, str], bool]
 
 @dataclass(frozen=True)
 class Task:
-    """A named task. `load(where)` reads its items from a data folder; `higher_is_better` turns the table's sense."""
+    """A named task. `load(where)` reads its items from a data folder; `higher_is_better` turns the table's sense.
+
+    `note` is a limit that every claim from it states.
+    """
 
     name: str
     metric: str
