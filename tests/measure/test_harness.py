@@ -29,7 +29,8 @@ from spiritsafe.measure.output import write_results
 from spiritsafe.measure.registry import find_task
 from spiritsafe.models import open_model
 data, out = sys.argv[1:]
-cells = measure([open_model(a) for a in ("fake:slow=0.003", "fake:random")], [find_task("gsm8k")], Path(out), data=data)
+models = [open_model(a) for a in ("fake:slow=0.003", "fake:slow=0.004")]
+cells = measure(models, [find_task("gsm8k")], Path(out), data=data)
 write_results(Path(out), table_verdicts(cells, seed=0), [])
 """
 
@@ -58,7 +59,7 @@ def test_killed_at_25_points_it_reports_the_same_and_generates_nothing_twice(dat
             time.sleep(0.002)
         before = set(lines(killed))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         assert before <= set(lines(killed))
     subprocess.run([sys.executable, "-c", RUN, data, str(killed)], check=True)
     for name in ("verdicts.json", "table.csv", "junit.xml"):
