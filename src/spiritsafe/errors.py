@@ -71,8 +71,11 @@ class GateError(SpiritsafeError):
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into a `RunError` that says what to do."""
+def writing(path: Path, *, option: str = "--runs DIR") -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into a `RunError` that says what to do.
+
+    `option` is what chooses another place on the command line.
+    """
     try:
         yield
     except Exception as error:
@@ -82,8 +85,8 @@ def writing(path: Path) -> Iterator[None]:
         hints = {
             errno.ENOSPC: "free some disk space and run the same command again",
             errno.EDQUOT: "free some of your quota and run the same command again",
-            errno.EACCES: "choose a directory you may write, e.g. --runs DIR",
-            errno.EROFS: "choose a directory you may write, e.g. --runs DIR",
+            errno.EACCES: f"choose a directory you may write, e.g. {option}",
+            errno.EROFS: f"choose a directory you may write, e.g. {option}",
         }
         raise RunError(str(path), os.strerror(number) if number else str(error), hints.get(number, "")) from error
 

@@ -13,7 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from spiritsafe.errors import ModelError
 from spiritsafe.models import ask, open_model, user
-from spiritsafe.models.gguf import LAYER_NAMES, TOP_NAMES, convert_gguf
+from spiritsafe.models.gguf import convert_gguf
+from spiritsafe.models.gguf_form import LAYER_NAMES, TOP_NAMES
 from spiritsafe.models.local import LocalModel
 from spiritsafe.record import Sampling
 
@@ -172,12 +173,12 @@ def test_a_file_cut_anywhere_is_one_line_and_leaves_nothing_in_the_cache(tmp_pat
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"architecture": "qwen2"}, "architecture/tokenizer qwen2/gpt2; only llama/gpt2"),
-        ({"pre": "llama-bpe"}, "pre-tokenizer llama-bpe; only gpt-2, smollm"),
+        ({"architecture": "gemma"}, "architecture/tokenizer gemma/gpt2; only llama/gpt2, qwen2/gpt2, qwen3/gpt2"),
+        ({"pre": "tekken"}, "pre-tokenizer tekken; only gpt-2, smollm"),
         ({"without": "rope"}, r"lacks the field 'llama\.rope\.freq_base'"),
         ({"without": "blk.1.ffn_up.weight"}, r"lacks the tensors of model\.layers\.1\.mlp\.up_proj"),
         ({"extra": "blk.0.attn_q.bias"}, r"unknown tensor blk\.0\.attn_q\.bias"),
-        ({"extra": "rope_freqs.weight"}, r"unknown tensor rope_freqs\.weight"),
+        ({"extra": "rope_factors_long.weight"}, r"unknown tensor rope_factors_long\.weight"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, str], said: str) -> None:

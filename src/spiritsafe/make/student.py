@@ -2,20 +2,28 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import writing
 
+MAX_SHARD = "4GB"
 
-def save_student(model: Any, tokenizer: Any, target: Path) -> None:
-    """Weights as safetensors, config, generation config, tokenizer and chat template; all or nothing."""
+
+def save_student(model: Any, tokenizer: Any, target: Path, *, beside: Sequence[Path] = ()) -> None:
+    """Weights as safetensors (sharded above 4 GB), configs, tokenizer and chat template; all or nothing.
+
+    `beside` are files that go along, e.g. the model card.
+    """
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))
         try:
-            model.save_pretrained(scratch)
+            model.save_pretrained(scratch, max_shard_size=MAX_SHARD)
             tokenizer.save_pretrained(scratch)
+            for file in beside:
+                shutil.copyfile(file, scratch / file.name)
             scratch.chmod(0o755)
             shutil.rmtree(target, ignore_errors=True)
             scratch.rename(target)

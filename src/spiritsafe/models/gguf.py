@@ -1,35 +1,27 @@
-"""A GGUF file of the llama architecture -> a Hugging Face directory with safetensors, made once.
+"""A GGUF file -> a Hugging Face directory with safetensors, made once.
 
-Weights are dequantised to float32. llama.cpp stores the rows of q and k permuted for its rotary
-embedding; they are put back. Other architectures and tokenizers than byte-level BPE are refused.
+Weights are dequantised to float32. Dense llama, qwen2 and qwen3 with byte-level BPE are read, RoPE scaling
+included; other architectures and tokenizers are refused.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spiritsafe.errors import ModelError
+from spiritsafe.models.gguf_form import (
+    ARCHITECTURES,
+    PRE_TOKENIZERS,
+    ROPE_FREQS,
+    TOP_NAMES,
+    layer_names,
+    rope_of,
+    split_layer,
+    unpermute,
+)
 
-LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-TOP_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-# llama.cpp's pre-tokenizers that are known here: whether digits are split one by one before byte-level BPE.
-DIGIT_SPLITTING = {"gpt-2": False, "smollm": True, "refact": True, "command-r": True, "starcoder": True}
+CONTROL, USER_DEFINED = 3, 4
 
 
 def convert_gguf(source: Path, target: Path) -> None:
@@ -45,12 +37,14 @@ def convert_gguf(source: Path, target: Path) -> None:
 def _parts(source: Path) -> tuple[Any, Any]:
     reader = _open(source)
     fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-    if fields.get("general.architecture") != "llama" or fields.get("tokenizer.ggml.model") != "gpt2":
-        found = f"{fields.get('general.architecture')}/{fields.get('tokenizer.ggml.model')}"
-        raise ModelError(str(source), f"architecture/tokenizer {found}", "only llama/gpt2 GGUF files are read")
-    if fields["tokenizer.ggml.pre"] not in DIGIT_SPLITTING:
+    architecture = fields.get("general.architecture")
+    if architecture not in ARCHITECTURES or fields.get("tokenizer.ggml.model") != "gpt2":
+        found = f"{architecture}/{fields.get('tokenizer.ggml.model')}"
+        known = ", ".join(f"{name}/gpt2" for name in ARCHITECTURES)
+        raise ModelError(str(source), f"architecture/tokenizer {found}", f"only {known} GGUF files are read")
+    if fields["tokenizer.ggml.pre"] not in PRE_TOKENIZERS:
         what = f"pre-tokenizer {fields['tokenizer.ggml.pre']}"
-        raise ModelError(str(source), what, f"only {', '.join(DIGIT_SPLITTING)} are read")
+        raise ModelError(str(source), what, f"only {', '.join(PRE_TOKENIZERS)} are read")
     return _model(fields, _weights(reader, fields, source), source), _tokenizer(fields)
 
 
@@ -69,10 +63,12 @@ def _open(source: Path) -> Any:
 
 
 def _weights(reader: Any, fields: dict[str, Any], source: Path) -> dict[str, torch.Tensor]:
+    """All tensors by transformers' names; the RoPE's factors keep theirs."""
     from gguf import dequantize
 
-    heads = {"attn_q": fields["llama.attention.head_count"], "attn_k": fields["llama.attention.head_count_kv"]}
-    size = source.stat().st_size
+    architecture = fields["general.architecture"]
+    heads = {"attn_q.weight": "head_count", "attn_k.weight": "head_count_kv"}
+    names, size = layer_names(architecture), source.stat().st_size
     weights: dict[str, torch.Tensor] = {}
     for tensor in reader.tensors:
         if tensor.data_offset + tensor.n_bytes > size:
@@ -81,75 +77,110 @@ def _weights(reader: Any, fields: dict[str, Any], source: Path) -> dict[str, tor
             weight = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
         except NotImplementedError:
             raise ModelError(str(source), f"{tensor.name} is stored as {tensor.tensor_type.name}") from None
-        part = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", tensor.name)
-        if part and part[2] in LAYER_NAMES:
-            if part[2] in heads:
-                weight = _unpermute(weight, heads[part[2]])
-            weights[f"model.layers.{part[1]}.{LAYER_NAMES[part[2]]}.weight"] = weight
+        part = split_layer(tensor.name)
+        if part and part[1] in names:
+            if ARCHITECTURES[architecture].permuted and part[1] in heads:
+                weight = unpermute(weight, fields[f"{architecture}.attention.{heads[part[1]]}"])
+            weights[f"model.layers.{part[0]}.{names[part[1]]}"] = weight
         elif tensor.name in TOP_NAMES:
             weights[TOP_NAMES[tensor.name]] = weight
+        elif tensor.name == ROPE_FREQS:
+            weights[ROPE_FREQS] = weight
         else:
             raise ModelError(str(source), f"unknown tensor {tensor.name}")
     return weights
 
 
-def _unpermute(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
-    rows, columns = weight.shape
-    return weight.reshape(num_heads, rows // num_heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
 def _model(fields: dict[str, Any], weights: dict[str, torch.Tensor], source: Path) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    tied = "lm_head.weight" not in weights
-    config = LlamaConfig(
-        vocab_size=len(fields["tokenizer.ggml.tokens"]),
-        hidden_size=fields["llama.embedding_length"],
-        intermediate_size=fields["llama.feed_forward_length"],
-        num_hidden_layers=fields["llama.block_count"],
-        num_attention_heads=fields["llama.attention.head_count"],
-        num_key_value_heads=fields["llama.attention.head_count_kv"],
-        max_position_embeddings=fields["llama.context_length"],
-        rms_norm_eps=round(float(fields["llama.attention.layer_norm_rms_epsilon"]), 12),
-        rope_theta=float(fields["llama.rope.freq_base"]),
-        tie_word_embeddings=tied,
-        bos_token_id=fields["tokenizer.ggml.bos_token_id"],
-        eos_token_id=fields["tokenizer.ggml.eos_token_id"],
-        pad_token_id=fields.get("tokenizer.ggml.padding_token_id", fields["tokenizer.ggml.eos_token_id"]),
-    )
+    config = _config(fields, weights, source)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     try:
         found = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
         raise ModelError(str(source), f"shapes do not fit ({str(error).splitlines()[-1].strip()})") from None
-    missing = sorted(set(found.missing_keys) - ({"lm_head.weight"} if tied else set()))
+    missing = sorted(set(found.missing_keys) - ({"lm_head.weight"} if config.tie_word_embeddings else set()))
     if missing:
         raise ModelError(str(source), f"lacks the tensors of {', '.join(missing[:3])}")
     model.tie_weights()
     return model
 
 
+def _config(fields: dict[str, Any], weights: dict[str, torch.Tensor], source: Path) -> Any:
+    from transformers import AutoConfig
+
+    name = fields["general.architecture"]
+    hidden, heads = fields[f"{name}.embedding_length"], fields[f"{name}.attention.head_count"]
+    head_dim = fields.get(f"{name}.attention.key_length", hidden // heads)
+    if fields.get(f"{name}.rope.dimension_count", head_dim) != head_dim:
+        raise ModelError(str(source), "turns only part of each head by RoPE", "such models are not read")
+    end = fields["tokenizer.ggml.eos_token_id"]
+    return AutoConfig.for_model(
+        name,
+        vocab_size=len(fields["tokenizer.ggml.tokens"]),
+        hidden_size=hidden,
+        intermediate_size=fields[f"{name}.feed_forward_length"],
+        num_hidden_layers=fields[f"{name}.block_count"],
+        num_attention_heads=heads,
+        num_key_value_heads=fields[f"{name}.attention.head_count_kv"],
+        head_dim=head_dim,
+        max_position_embeddings=fields[f"{name}.context_length"],
+        rms_norm_eps=round(float(fields[f"{name}.attention.layer_norm_rms_epsilon"]), 12),
+        rope_parameters=rope_of(fields, name, weights.pop(ROPE_FREQS, None), str(source)),
+        tie_word_embeddings="lm_head.weight" not in weights,
+        bos_token_id=fields.get("tokenizer.ggml.bos_token_id"),
+        eos_token_id=end,
+        pad_token_id=fields.get("tokenizer.ggml.padding_token_id", end),
+    )
+
+
 def _tokenizer(fields: dict[str, Any]) -> Any:
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
     tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
-    core = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
-    steps: list[Any] = [pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    if DIGIT_SPLITTING[fields["tokenizer.ggml.pre"]]:
-        steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
-    core.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    pre = PRE_TOKENIZERS[fields["tokenizer.ggml.pre"]]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    core = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre.whole))
+    core.pre_tokenizer = splitting(pre.steps)
     core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(
-        [AddedToken(t, normalized=False) for t, kind in zip(tokens, types, strict=True) if kind == 3]
-    )
+    added = [(t, kind) for t, kind in zip(tokens, types, strict=True) if kind in (CONTROL, USER_DEFINED)]
+    core.add_tokens([AddedToken(t, normalized=False, special=kind == CONTROL) for t, kind in added])
+    end = fields["tokenizer.ggml.eos_token_id"]
+    first = fields.get("tokenizer.ggml.bos_token_id")
+    if first is not None and fields.get("tokenizer.ggml.add_bos_token", pre.whole):  # Llama 3's default is true
+        core.post_processor = _beginning_with(tokens[first], first)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
-        bos_token=tokens[fields["tokenizer.ggml.bos_token_id"]],
-        eos_token=tokens[fields["tokenizer.ggml.eos_token_id"]],
-        pad_token=tokens[fields.get("tokenizer.ggml.padding_token_id", fields["tokenizer.ggml.eos_token_id"])],
+        bos_token=None if first is None else tokens[first],
+        eos_token=tokens[end],
+        pad_token=tokens[fields.get("tokenizer.ggml.padding_token_id", end)],
     )
     tokenizer.chat_template = fields.get("tokenizer.chat_template")
     return tokenizer
+
+
+def splitting(steps: tuple[tuple[Any, ...], ...]) -> Any:
+    """The `tokenizers` pre-tokenizer of `gguf_form.PreTokenizer.steps`."""
+    from tokenizers import Regex, pre_tokenizers
+
+    made: list[Any] = []
+    for kind, *given in steps:
+        if kind == "digits":
+            made.append(pre_tokenizers.Digits(individual_digits=True))
+        elif kind == "split":
+            made.append(pre_tokenizers.Split(Regex(given[0]), "isolated"))
+        else:
+            made.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=given[0]))
+    return pre_tokenizers.Sequence(made)
+
+
+def _beginning_with(token: str, token_id: int) -> Any:
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(
+        single=f"{token} $A", pair=f"{token} $A {token} $B", special_tokens=[(token, token_id)]
+    )

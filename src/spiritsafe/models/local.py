@@ -194,8 +194,8 @@ def open_hub(address: str, rest: str, batch: int = 64) -> LocalModel:
     return open_directory(address, folder, batch)
 
 
-def load_parts(folder: Path) -> tuple[Any, Any]:
-    """The transformers model (float32) and tokenizer of a directory. Raises `ModelError`."""
+def load_parts(folder: Path, *, dtype: Any = torch.float32) -> tuple[Any, Any]:
+    """The transformers model and tokenizer of a directory; `dtype="auto"` is as stored. Raises `ModelError`."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -204,7 +204,7 @@ def load_parts(folder: Path) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
