@@ -1,14 +1,17 @@
 """A model behind HTTP: our own gateway, and servers that misbehave."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from spiritsafe.errors import EndpointError, ModelError, UsageError
@@ -35,7 +38,7 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Misbehave]:
     """Start a server that answers completions with these responses, one after the other."""
-    monkeypatch.setattr(endpoint, "_pause", lambda *_: 0.0)
+    monkeypatch.setattr(endpoint, "pause_s", lambda *_: 0.0)
     with ExitStack() as stack:
 
         def start(*answers: Response, models: Any = None) -> str:
@@ -114,6 +117,29 @@ def test_a_server_that_stays_busy_is_given_up_with_what_it_said(server: Misbehav
     address = server(JSONResponse({"error": {"message": "busy today"}}, status))
     with pytest.raises(EndpointError, match=f"/chat/completions: answered {status}: busy today"):
         answer(address)
+
+
+def test_a_pause_is_at_least_what_the_server_asks_and_grows_on_its_own() -> None:
+    assert all(7.25 <= endpoint.pause_s(0, 7.0) <= 7.5 for _ in range(50))
+    assert all(0.5 * 2**k * 0.5 <= endpoint.pause_s(k) <= 0.5 * 2**k for k in range(6))
+    assert endpoint.pause_s(1000, 1e9) <= endpoint.MOST_PAUSE_S + endpoint.MOST_BACKOFF_S
+
+
+def test_retry_after_is_seconds_or_a_date_and_nonsense_is_no_wish() -> None:
+    assert endpoint.retry_after_s("2.5") == 2.5
+    assert 50 < endpoint.retry_after_s(formatdate(time.time() + 60, usegmt=True)) <= 60
+    assert {endpoint.retry_after_s(x) for x in (None, "", "soon", "-3", "nan")} == {0.0}
+
+
+def test_a_server_that_drips_for_ever_is_left_in_time(server: Misbehave) -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await anyio.sleep(0.05)
+
+    model = endpoint.open_endpoint("", server(StreamingResponse(drip())).removeprefix("openai:"))
+    with pytest.raises(endpoint.Busy, match=r"no whole answer within 0\.3 s"):
+        model.answer(Request(user("hi"), Sampling()), timeout_s=0.3)
 
 
 @pytest.mark.parametrize(

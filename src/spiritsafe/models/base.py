@@ -5,7 +5,7 @@ Import of this module loads neither torch nor numpy.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from spiritsafe.record import Exchange, Message, Sampling, digest_of, seed_of
 
@@ -74,6 +74,19 @@ def exchange_id(model_digest: str, request: Request) -> str:
     """The identity of one answer wanted: equal model, account, prompt, settings and seed give an equal id."""
     parts = [model_digest, request.account, request.open_turn, [m.model_dump() for m in request.messages]]
     return digest_of([*parts, request.sampling.model_dump()])[:32]
+
+
+def identity(address: str, model_digest: str, request: Request) -> dict[str, Any]:
+    """The fields of an `Exchange` that say which model was asked what, by whom."""
+    return {
+        "id": exchange_id(model_digest, request),
+        "account": request.account,
+        "model": address,
+        "model_digest": model_digest,
+        "messages": request.messages,
+        "open_turn": request.open_turn,
+        "sampling": request.sampling,
+    }
 
 
 def told(

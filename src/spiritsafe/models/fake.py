@@ -20,7 +20,7 @@ from functools import partial
 from itertools import accumulate
 
 from spiritsafe.errors import ModelError, UsageError
-from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
+from spiritsafe.models.base import OnExchange, OnText, Request, Scores, identity
 from spiritsafe.record import Exchange, Sampling, Usage, digest_of, seed_of
 
 TEXT = (
@@ -92,13 +92,7 @@ class FakeModel:
         draft = self._write(request)
         logprobs = _logprobs(self._unigram, draft.token_ids)
         return Exchange(
-            id=exchange_id(self.digest, request),
-            account=request.account,
-            model=self.address,
-            model_digest=self.digest,
-            messages=request.messages,
-            open_turn=request.open_turn,
-            sampling=request.sampling,
+            **identity(self.address, self.digest, request),
             answer=draft.text,
             finish_reason="stop" if draft.ended else "length",
             token_ids=draft.token_ids,

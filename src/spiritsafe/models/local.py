@@ -14,7 +14,7 @@ from typing import Any
 
 from spiritsafe.cache import cache_dir
 from spiritsafe.errors import MissingExtra, ModelError, writing
-from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id
+from spiritsafe.models.base import OnExchange, OnText, Request, Scores, identity
 from spiritsafe.models.pypi import pypi_file
 from spiritsafe.record import Exchange, Usage, file_digest
 
@@ -112,13 +112,7 @@ class LocalModel:
         text, stopped = cut_at(self._text(row.drawn), request.sampling.stop)
         stopped = stopped or row.drawn[-1] in self.end_ids
         return Exchange(
-            id=exchange_id(self.digest, request),
-            account=request.account,
-            model=self.address,
-            model_digest=self.digest,
-            messages=request.messages,
-            open_turn=request.open_turn,
-            sampling=request.sampling,
+            **identity(self.address, self.digest, request),
             answer=text,
             finish_reason="stop" if stopped else "length",
             token_ids=tuple(row.drawn),
@@ -178,16 +172,18 @@ def open_pypi(address: str, rest: str, batch: int = 64) -> LocalModel:
 
 def open_hub(address: str, rest: str, batch: int = 64) -> LocalModel:
     """Open `org/name[@rev]`: from the local hub cache where it is there, else from the hub."""
+    from httpx2 import HTTPError
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
 
     name, _, revision = rest.partition("@")
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
         folder = snapshot_download(name, revision=revision or None, local_files_only=True, allow_patterns=wanted)
-    except Exception:
+    except (OSError, HFValidationError):
         try:
             folder = snapshot_download(name, revision=revision or None, allow_patterns=wanted)
-        except Exception as error:
+        except (OSError, HFValidationError, HTTPError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             hint = "put the model in a directory and name that"
             raise ModelError(address, f"is not in the local cache and cannot be fetched ({first})", hint) from None
