@@ -16,7 +16,7 @@ class DenseSignal:
     hidden_NE: Tensor
     head_VE: Tensor
 
-    def rows(self, part: slice) -> "DenseSignal":
+    def rows(self, part: slice | Tensor) -> "DenseSignal":
         """The signal of some of the positions."""
         return DenseSignal(self.hidden_NE[part], self.head_VE)
 
@@ -35,7 +35,7 @@ class SparseSignal:
     probs_NK: Tensor
     tail_N: Tensor
 
-    def rows(self, part: slice) -> "SparseSignal":
+    def rows(self, part: slice | Tensor) -> "SparseSignal":
         """The signal of some of the positions."""
         return SparseSignal(self.ids_NK[part], self.probs_NK[part], self.tail_N[part])
 

@@ -1,0 +1,225 @@
+"""What is done to one tile of logits: in C++ where it compiles, in plain torch elsewhere, with equal results.
+
+A tile is (V, M): M tokens side by side. Axes: D hidden, V vocabulary, M tokens of the tile, K stored tokens.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spiritsafe.make.objective import Objective
+from spiritsafe.native import native
+
+KINDS = ("forward-kl", "reverse-kl", "jsd", "skew-kl", "tv")
+LANES = 16
+BLOCK = 2048
+
+
+@dataclass(frozen=True)
+class Part:
+    """One tile's tokens: `hidden_MD` and `head_VD` of one dtype; gradients are written to the float32 others."""
+
+    hidden_MD: Tensor
+    head_VD: Tensor
+    dhidden_MD: Tensor
+    dhead_VD: Tensor | None
+
+
+class Tiles(Protocol):
+    """The steps of a tile."""
+
+    def project(self, hidden_MD: Tensor, head_VD: Tensor, tile_VM: Tensor) -> None:
+        """Logits, float32."""
+        ...
+
+    def sums(self, tile_VM: Tensor, scale: float) -> Tensor:
+        """log-sum-exp over the vocabulary of `scale` times the logits, (M)."""
+        ...
+
+    def dense(
+        self,
+        part: Part,
+        tile_VM: Tensor,
+        teacher_VM: Tensor,
+        tokens_M: Tensor,
+        weights_M: Tensor,
+        objective: Objective,
+    ) -> Tensor:
+        """Loss of each token (M) against the teacher's logits, which are overwritten; writes the gradients."""
+        ...
+
+    def sparse(self, part: Part, tile_VM: Tensor, tails: "Tails", ids_MK: Tensor, slopes_MK: Tensor) -> None:
+        """Gradients from slopes at the K tokens (-1: none) and on the tails' log-masses."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tails:
+    """log-sum-exp over all tokens outside the head, and the loss's slope by it, (M) each.
+
+    Once for logits times `scale`; a second time unscaled where a text loss needs it.
+    """
+
+    scale: float
+    mass_M: Tensor
+    slope_M: Tensor
+    plain_mass_M: Tensor | None = None
+    plain_slope_M: Tensor | None = None
+
+
+class Plain:
+    """Plain torch."""
+
+    def project(self, hidden_MD: Tensor, head_VD: Tensor, tile_VM: Tensor) -> None:
+        """Logits, float32."""
+        columns_DM = hidden_MD.float().T
+        for at in range(0, len(head_VD), BLOCK):
+            torch.mm(head_VD[at : at + BLOCK].float(), columns_DM, out=tile_VM[at : at + BLOCK])
+
+    def sums(self, tile_VM: Tensor, scale: float) -> Tensor:
+        """log-sum-exp over the vocabulary."""
+        return torch.logsumexp(tile_VM * scale, 0)
+
+    def dense(
+        self,
+        part: Part,
+        tile_VM: Tensor,
+        teacher_VM: Tensor,
+        tokens_M: Tensor,
+        weights_M: Tensor,
+        objective: Objective,
+    ) -> Tensor:
+        """Loss and gradients against the teacher's logits."""
+        scale, text = 1 / objective.temperature, objective.cross_entropy
+        losses_M, slopes_VM = _divergence(
+            (tile_VM * scale).log_softmax(0), teacher_VM.mul_(scale).log_softmax(0), objective
+        )
+        losses_M *= 1 - text
+        slopes_VM *= (1 - text) * scale
+        if text:
+            logq_VM = tile_VM.log_softmax(0)
+            losses_M -= text * logq_VM.gather(0, tokens_M[None])[0]
+            slopes_VM.add_(logq_VM.exp_(), alpha=text)
+            slopes_VM[tokens_M, torch.arange(len(tokens_M))] -= text
+        self._products(part, slopes_VM.mul_(weights_M))
+        return losses_M
+
+    def sparse(self, part: Part, tile_VM: Tensor, tails: Tails, ids_MK: Tensor, slopes_MK: Tensor) -> None:
+        """Gradients from slopes at the K tokens and on the tails."""
+        slopes_VM = (tile_VM * tails.scale).sub_(tails.mass_M).exp_().mul_(tails.slope_M)
+        if tails.plain_mass_M is not None and tails.plain_slope_M is not None:
+            slopes_VM += (tile_VM - tails.plain_mass_M).exp_() * tails.plain_slope_M
+        rows, columns = (ids_MK >= 0).nonzero(as_tuple=True)
+        slopes_VM[ids_MK[rows, columns], rows] = slopes_MK[rows, columns]
+        self._products(part, slopes_VM)
+
+    def _products(self, part: Part, slopes_VM: Tensor) -> None:
+        hidden_MD = part.hidden_MD.float()
+        part.dhidden_MD.zero_()
+        for at in range(0, len(slopes_VM), BLOCK):
+            block = slice(at, at + BLOCK)
+            part.dhidden_MD.addmm_(slopes_VM[block].T, part.head_VD[block].float())
+            if part.dhead_VD is not None:
+                part.dhead_VD[block].addmm_(slopes_VM[block], hidden_MD)
+
+
+class Native:
+    """The C++ of tiles.cpp: tokens must come in multiples of 16, an even hidden size."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def project(self, hidden_MD: Tensor, head_VD: Tensor, tile_VM: Tensor) -> None:
+        """Logits, float32."""
+        self._library.head_project(*_shape(hidden_MD, head_VD), _at(tile_VM))
+
+    def sums(self, tile_VM: Tensor, scale: float) -> Tensor:
+        """log-sum-exp over the vocabulary."""
+        out_M = torch.empty(tile_VM.shape[1])
+        sizes = [ctypes.c_int64(n) for n in reversed(tile_VM.shape)]
+        self._library.head_sums(_at(tile_VM), *sizes, ctypes.c_float(scale), _at(out_M))
+        return out_M
+
+    def dense(
+        self,
+        part: Part,
+        tile_VM: Tensor,
+        teacher_VM: Tensor,
+        tokens_M: Tensor,
+        weights_M: Tensor,
+        objective: Objective,
+    ) -> Tensor:
+        """Loss and gradients against the teacher's logits."""
+        scale, text = 1 / objective.temperature, objective.cross_entropy
+        assert objective.divergence
+        scaled_M, theirs_M = self.sums(tile_VM, scale), self.sums(teacher_VM, scale)
+        plain_M = scaled_M if scale == 1 or not text else self.sums(tile_VM, 1.0)
+        losses_M = torch.empty(tile_VM.shape[1])
+        self._library.head_dense(
+            *_shape(part.hidden_MD, part.head_VD),
+            KINDS.index(objective.divergence),
+            ctypes.c_float(scale),
+            ctypes.c_float(objective.beta),
+            *map(_at, (tile_VM, teacher_VM, scaled_M, theirs_M, plain_M, tokens_M, weights_M)),
+            ctypes.c_float(text),
+            *map(_at, (losses_M, part.dhead_VD, part.dhidden_MD)),
+        )
+        return losses_M
+
+    def sparse(self, part: Part, tile_VM: Tensor, tails: Tails, ids_MK: Tensor, slopes_MK: Tensor) -> None:
+        """Gradients from slopes at the K tokens and on the tails."""
+        tensors = (tile_VM, tails.mass_M, tails.plain_mass_M, tails.slope_M, tails.plain_slope_M)
+        self._library.head_sparse(
+            *_shape(part.hidden_MD, part.head_VD),
+            ctypes.c_float(tails.scale),
+            *map(_at, tensors),
+            ctypes.c_int64(ids_MK.shape[1]),
+            *map(_at, (ids_MK, slopes_MK, part.dhead_VD, part.dhidden_MD)),
+        )
+
+
+def tiles(head_VD: Tensor) -> Tiles:
+    """The fastest way for this head on this machine."""
+    fits = head_VD.dtype in (torch.float32, torch.bfloat16) and head_VD.shape[1] % 2 == 0
+    if head_VD.device.type != "cpu" or not fits:
+        return Plain()
+    library = native(Path(__file__).with_name("tiles.cpp"), torch=True)
+    return Native(library) if library else Plain()
+
+
+def _divergence(logq_VM: Tensor, logp_VM: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Divergence (M) and its derivative by the student's scaled logits."""
+    kind, b = objective.divergence, objective.beta
+    q_VM, p_VM = logq_VM.exp(), logp_VM.exp()
+    if kind == "forward-kl":
+        return (p_VM * (logp_VM - logq_VM)).sum(0), q_VM - p_VM
+    if kind == "reverse-kl":
+        slope_VM = logq_VM - logp_VM
+        losses_M = (q_VM * slope_VM).sum(0)
+    elif kind == "tv":
+        slope_VM = (q_VM > p_VM).float() - 0.5
+        losses_M = ((q_VM - p_VM) * slope_VM).sum(0)
+    else:
+        mix_VM = p_VM * b + q_VM * (1 - b)
+        logm_VM = mix_VM.clamp_min(torch.finfo(torch.float32).tiny).log()
+        losses_M = (p_VM * (logp_VM - logm_VM)).sum(0)
+        slope_VM = -(1 - b) * p_VM / mix_VM.clamp_min(torch.finfo(torch.float32).tiny)
+        if kind == "jsd":
+            slope_VM = (1 - b) * (logq_VM - logm_VM)
+            losses_M = b * losses_M + (q_VM * slope_VM).sum(0)
+    return losses_M, q_VM * (slope_VM - (q_VM * slope_VM).sum(0))
+
+
+def _shape(hidden_MD: Tensor, head_VD: Tensor) -> tuple[object, ...]:
+    sizes = (*hidden_MD.shape, len(head_VD))
+    half = int(head_VD.dtype == torch.bfloat16)
+    return (half, _at(hidden_MD), _at(head_VD), *[ctypes.c_int64(n) for n in sizes])
+
+
+def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+    assert tensor is None or tensor.is_contiguous()
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
