@@ -81,6 +81,17 @@ def test_every_verb_has_a_help_of_its_own(say: Say) -> None:
     assert {"run", "serve", "watch", "report", "validate", "ls", "env"} <= set(verbs)
 
 
+def test_export_writes_what_opens_again(say: Say, tmp_path: Path) -> None:
+    from spiritsafe.models import open_model
+    from tests.make.export.students import Student, write_student
+
+    write_student(tmp_path / "student", Student())
+    assert say("export", "student", "--to", "gguf-q8_0", "-o", "made/x.gguf") == "written: made/x.gguf\n"
+    assert open_model("./made/x.gguf").digest != open_model("./student").digest
+    assert say("export", "student", "-o", "made/hf") == "written: made/hf\n"
+    assert open_model("./made/hf").digest == open_model("./student").digest
+
+
 def test_a_new_key_is_printed_once_and_works_for_its_account(say: Say, tmp_path: Path) -> None:
     from spiritsafe.guard.keys import Keys
 

@@ -172,6 +172,19 @@ def measure(
 
 
 @app.command()
+def export(
+    student: Annotated[Path, typer.Argument(help="A student's directory, e.g. runs/NAME/student.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The directory or file to write.")],
+    to: Annotated[str, typer.Option("--to", help="hf, gguf-f16 or gguf-q8_0.")] = "hf",
+) -> None:
+    """Write a student as a Hugging Face directory, or as one GGUF file for llama.cpp and its kin."""
+    from spiritsafe.make.export import export as export_student
+    from spiritsafe.make.export import kind_of
+
+    typer.echo(f"written: {export_student(student, out, kind_of(to))}")
+
+
+@app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe without running it."""
     from spiritsafe.recipe import load_recipe

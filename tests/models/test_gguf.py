@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter, quantize
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from spiritsafe.errors import ModelError
@@ -32,14 +32,14 @@ def byte_letters() -> list[str]:
 TOKENS = ["<end>", "<pad>", *byte_letters(), *(m.replace(" ", "") for m in MERGES)]
 
 
-def llama(*, tied: bool = True) -> Any:
-    """A random Llama with grouped queries."""
+def llama(*, tied: bool = True, width: int = 48) -> Any:
+    """A random Llama with grouped queries; `width` of its MLP."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(TOKENS),
             hidden_size=32,
-            intermediate_size=48,
+            intermediate_size=width,
             num_hidden_layers=2,
             num_attention_heads=HEADS,
             num_key_value_heads=KV_HEADS,
@@ -74,9 +74,20 @@ def gguf_tensors(model: Any) -> dict[str, np.ndarray]:
 
 
 def write_gguf(
-    path: Path, model: Any, *, architecture: str = "llama", pre: str = "gpt-2", without: str = "", extra: str = ""
+    path: Path,
+    model: Any,
+    *,
+    architecture: str = "llama",
+    pre: str = "gpt-2",
+    without: str = "",
+    extra: str = "",
+    scaling: dict[str, str | float] | None = None,
+    storage: GGMLQuantizationType = GGMLQuantizationType.F32,
 ) -> Path:
-    """Write a model as llama.cpp's converter does; `without` and `extra` name a tensor to lose or to add."""
+    """Write a model as llama.cpp's converter does; `without` and `extra` name a tensor to lose or to add.
+
+    `scaling` are fields below `llama.rope.scaling`; `storage` is that of matrices.
+    """
     writer, config = GGUFWriter(path, architecture), model.config
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
@@ -87,6 +98,9 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     if without != "rope":
         writer.add_rope_freq_base(5000.0)
+    for name, value in (scaling or {}).items():
+        add = writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"llama.rope.scaling.{name}", value)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(TOKENS)
@@ -97,10 +111,11 @@ def write_gguf(
     writer.add_pad_token_id(1)
     tensors = gguf_tensors(model)
     if extra:
-        tensors[extra] = np.ones(4, np.float32)
+        tensors[extra] = np.arange(1, 5, dtype=np.float32)
     for name, array in tensors.items():
         if name != without:
-            writer.add_tensor(name, np.ascontiguousarray(array, np.float32))
+            kind = storage if array.ndim > 1 else GGMLQuantizationType.F32
+            writer.add_tensor(name, quantize(np.ascontiguousarray(array, np.float32), kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -123,6 +138,33 @@ def test_a_gguf_file_gives_the_logits_of_its_source(tmp_path: Path, tied: bool) 
     ids = torch.randint(0, len(TOKENS), (2, 20), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         torch.testing.assert_close(found.model(ids).logits, source(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("storage", "most"), [("F16", 2**-11), ("BF16", 2**-8), ("Q8_0", 2**-7)])
+def test_every_storage_that_others_write_is_read(tmp_path: Path, storage: str, most: float) -> None:
+    source = llama(width=64)
+    found = open_model(str(write_gguf(tmp_path / "x.gguf", source, storage=GGMLQuantizationType[storage])))
+    assert isinstance(found, LocalModel)
+    for name, weight in found.model.state_dict().items():
+        true = source.state_dict()[name]
+        assert (weight - true).abs().max() <= most * true.abs().max(), name
+        assert (weight.ndim == 1) == torch.equal(weight, true)
+
+
+def test_rope_scaling_is_honoured_and_what_is_not_known_refused(tmp_path: Path) -> None:
+    scaling: dict[str, str | float] = {"type": "linear", "factor": 4.0}
+    found = open_model(str(write_gguf(tmp_path / "x.gguf", llama(), scaling=scaling)))
+    assert isinstance(found, LocalModel)
+    rope = found.model.config.rope_parameters
+    assert (rope["rope_type"], rope["factor"], rope["rope_theta"]) == ("linear", 4.0, 5000.0)
+    assert found.model.model.rotary_emb.inv_freq[0] == 0.25
+    with pytest.raises(ModelError, match="scales RoPE by 'longrope'; only linear, yarn and Llama 3"):
+        open_model(str(write_gguf(tmp_path / "y.gguf", llama(), scaling={"type": "longrope", "factor": 4.0})))
+    plain: dict[str, str | float] = {"type": "yarn", "factor": 4.0, "original_context_length": 16.0}
+    with pytest.raises(ModelError, match=r"sets llama\.rope\.scaling\.attn_factor; only plain YaRN is read"):
+        open_model(str(write_gguf(tmp_path / "z.gguf", llama(), scaling={**plain, "attn_factor": 2.0})))
+    with pytest.raises(ModelError, match=r"rope_freqs\.weight is not Llama 3\.1's scaling"):
+        open_model(str(write_gguf(tmp_path / "f.gguf", llama(), extra="rope_freqs.weight")))
 
 
 def test_its_tokenizer_is_byte_level_bpe_with_its_merges_and_end(tmp_path: Path) -> None:
@@ -181,7 +223,7 @@ def test_a_file_cut_anywhere_is_one_line_and_leaves_nothing_in_the_cache(tmp_pat
         ({"extra": "rope_factors_long.weight"}, r"unknown tensor rope_factors_long\.weight"),
     ],
 )
-def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, str], said: str) -> None:
+def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ModelError, match=said):
         open_model(str(write_gguf(tmp_path / "x.gguf", llama(), **changes)))
 

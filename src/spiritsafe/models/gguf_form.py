@@ -122,7 +122,7 @@ def rope_of(fields: dict[str, Any], architecture: str, factors: torch.Tensor | N
 
 
 def _llama3_of(factors: torch.Tensor, rope: dict[str, Any], where: str) -> dict[str, Any]:
-    """Llama 3.1's setting that gives exactly these factors: all its releases differ in `factor` alone."""
+    """Llama 3.1's setting that gives exactly these factors (all its releases differ in `factor` alone)."""
     found = {"rope_type": "llama3", "factor": float(factors.max()), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     found["original_max_position_embeddings"] = 8192
     if not torch.allclose(llama3_factors(rope | found, 2 * len(factors)), factors, rtol=1e-3):

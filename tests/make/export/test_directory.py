@@ -10,7 +10,7 @@ import torch
 
 from spiritsafe.errors import ModelError, RunError, UsageError
 from spiritsafe.make import student as student_file
-from spiritsafe.make.export import KINDS, Kind, export
+from spiritsafe.make.export import KINDS, Kind, export, kind_of
 from spiritsafe.models import open_model
 from spiritsafe.models.local import load_parts
 from tests.make.export.students import Student, write_student
@@ -117,4 +117,4 @@ def test_no_student_and_no_such_kind_are_said_so(folder: Path, tmp_path: Path) -
     with pytest.raises(ModelError, match=r"holds no config\.json"):
         export(tmp_path / "in", tmp_path / "out")
     with pytest.raises(UsageError, match="--to gguf-q4: is not known; one of hf, gguf-f16, gguf-q8_0"):
-        export(folder, tmp_path / "out", "gguf-q4")  # type: ignore[arg-type]
+        kind_of("gguf-q4")

@@ -9,14 +9,20 @@ Kind = Literal["hf", "gguf-f16", "gguf-q8_0"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
+def kind_of(name: str) -> Kind:
+    """The kind of that name. Raises `UsageError` where there is none."""
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise UsageError(f"--to {name}", "is not known", f"one of {', '.join(KINDS)}")
+
+
 def export(folder: Path, target: Path, kind: Kind = "hf") -> Path:
     """Write the student in `folder` (a Hugging Face directory) to `target`, all or nothing; returns `target`.
 
-    Raises `UsageError` for an unknown kind or a directory in the way, `ModelError` where the student cannot be
-    written in this form, `RunError` where the disk is full or `target` may not be written.
+    Raises `UsageError` where a directory is in the way, `ModelError` where the student cannot be written in
+    this form, `RunError` where the disk is full or `target` may not be written.
     """
-    if kind not in KINDS:
-        raise UsageError(f"--to {kind}", "is not known", f"one of {', '.join(KINDS)}")
     if not (folder / "config.json").is_file():
         what = "holds no config.json" if folder.is_dir() else "no such directory"
         raise ModelError(str(folder), what, "name a student's directory, e.g. runs/NAME/student")
