@@ -10,7 +10,7 @@ from spiritsafe.accounts import names, plan
 from spiritsafe.ledger import Entry
 from spiritsafe.models import Model, Request, open_model
 from spiritsafe.prompts import Prompt
-from spiritsafe.record import Exchange, append_jsonl, digest_of, read_jsonl
+from spiritsafe.record import Exchange, Verdict, append_jsonl, digest_of, read_jsonl
 from spiritsafe.run import Run
 from spiritsafe.stage import Stages
 
@@ -118,3 +118,30 @@ def count(entry: Entry, exchanges: list[Exchange]) -> list[Exchange]:
     for e in exchanges:
         entry.count(tokens_in=e.usage.prompt_tokens, tokens_out=e.usage.completion_tokens)
     return exchanges
+
+
+def describe_student(house: House, verdicts: Sequence[Verdict]) -> None:
+    """Write the student's model card from what the stages left."""
+    from spiritsafe.make.objective import TEXT
+    from spiritsafe.report.card import objective_text, write_card
+
+    recipe, records = house.run.recipe, house.stages.records
+    start, trained = records["start"]["notes"], records["student"]["notes"]
+    write_card(
+        house.run.path(STUDENT),
+        recipe=recipe,
+        verdicts=verdicts,
+        teacher=records["teacher"]["notes"],
+        method={
+            "start": f"a depth-pruned copy of the teacher, {len(start['keep'])} of its {start['depth']} layers",
+            "method": trained["method"],
+            "loss per token": objective_text(TEXT),
+        },
+        data={
+            "exchanges": len(drawn(house)),
+            "answer_tokens": trained["answer_tokens"],
+            "source": "answers drawn through the run's own gateway, prompts written by the teacher itself",
+            "sha256": records["serve"]["outputs"]["exchanges/gateway.jsonl"],
+        },
+        licence=recipe.teacher.licence,
+    )

@@ -22,6 +22,7 @@ from spiritsafe.house import (
     House,
     collect,
     count,
+    describe_student,
     drawn,
     in_order,
     logged,
@@ -343,7 +344,6 @@ def prove_accounts(house: House, entry: Entry) -> Done:
 
 def finish(house: House) -> list[Verdict]:
     """Write verdicts, plot data, ledger, model card and report."""
-    from spiritsafe.report.card import write_card
     from spiritsafe.report.html import write_report
     from spiritsafe.report.table import verdicts_json
 
@@ -354,14 +354,7 @@ def finish(house: House) -> list[Verdict]:
     entries = [record["entry"] for record in stages.records.values()]
     write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
     write_atomic(run.path("metrics.jsonl"), "".join(_steps(run, name) for name in (STUDENT, OWN, CONTROL)))
-    data = {
-        "exchanges": len(drawn(house)),
-        "answer_tokens": stages.records["student"]["notes"]["answer_tokens"],
-        "source": "answers drawn through the run's own gateway, prompts written by the teacher itself",
-        "sha256": stages.records["serve"]["outputs"]["exchanges/gateway.jsonl"],
-    }
-    card = {"teacher": stages.records["teacher"]["notes"], "data": data, "licence": run.recipe.teacher.licence}
-    write_card(run.path(STUDENT), recipe=run.recipe, verdicts=verdicts, **card)
+    describe_student(house, verdicts)
     write_report(run.folder)
     return verdicts
 

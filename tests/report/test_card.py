@@ -7,9 +7,10 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from spiritsafe.make.objective import TEXT, Objective
 from spiritsafe.recipe import parse_recipe
 from spiritsafe.record import Verdict
-from spiritsafe.report.card import base_model, write_card
+from spiritsafe.report.card import base_model, objective_text, write_card
 from spiritsafe.report.text import interval_text
 
 yaml = pytest.importorskip("yaml")
@@ -24,9 +25,8 @@ def card(
     """A written card, as front matter and body."""
     teacher = {"address": text, "digest": "d" * 64, "hub_id": "org/teacher"}
     data: dict[str, str | int] = {"prompts": text, "answers": 120}
-    path = write_card(
-        folder, recipe=parse_recipe(recipe), verdicts=verdicts, teacher=teacher, data=data, licence=licence
-    )
+    given = {"teacher": teacher, "method": {"method": text}, "data": data, "licence": licence}
+    path = write_card(folder, recipe=parse_recipe(recipe), verdicts=verdicts, **given)  # type: ignore[arg-type]
     _, front, body = path.read_text(encoding="utf-8").split("---\n", 2)
     return yaml.safe_load(front), body
 
@@ -71,3 +71,12 @@ def test_only_an_id_on_the_hub_becomes_the_base_model() -> None:
     assert base_model({"address": "org/name@main", "digest": ""}) == "org/name"
     for address in ("pypi:a==1/b.gguf", "./dir", "openai:m@http://h/v1", "fake:teacher", "/abs/dir", "a/b/c"):
         assert base_model({"address": address, "digest": ""}) == ""
+
+
+def test_a_loss_is_said_in_words() -> None:
+    assert objective_text(TEXT) == "cross-entropy with the text"
+    assert objective_text(Objective()) == "forward-kl to the teacher"
+    mixed = Objective("skew-kl", beta=0.1, temperature=2.0, cross_entropy=0.25)
+    assert objective_text(mixed) == (
+        "0.75 x skew-kl to the teacher (beta 0.1, temperature 2) + 0.25 x cross-entropy with the text"
+    )

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from spiritsafe.make.objective import Objective
 from spiritsafe.recipe import Recipe
 from spiritsafe.record import Verdict, write_atomic
-from spiritsafe.report.text import interval_text, p_text, value_text, visible
+from spiritsafe.report.render import render
+from spiritsafe.report.text import visible
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TAGS = ("distillation", "pruned", "spiritsafe")
@@ -28,17 +29,21 @@ def write_card(
     recipe: Recipe,
     verdicts: Sequence[Verdict],
     teacher: dict[str, str],
+    method: dict[str, str],
     data: dict[str, str | int],
     licence: str,
 ) -> Path:
     """Write the card of a student, atomically.
 
     `teacher` has at least `address` and `digest`; with `hub_id`, or where the address is one, the card
-    names it as the base model. `data` is what the student learned from, by name.
+    names it as the base model. `method` says by name how the student learned: its start, method and loss.
+    `data` is what it learned from, by name: number, digests, how drawn.
     """
     path = student_dir / "README.md"
-    template = _environment().get_template("card.md.jinja")
-    text = template.render(
+    text = render(
+        "card.md.jinja",
+        _finalize,
+        {"yaml": yaml_text},
         name=f"{recipe.run.name} student",
         recipe=recipe,
         settings={key: str(value) for key, value in recipe.make},
@@ -46,12 +51,24 @@ def write_card(
         limits=list(dict.fromkeys(limit for v in student_verdicts(verdicts) for limit in v.limits)),
         teacher=teacher,
         base_model=base_model(teacher),
+        method=method,
         data=data,
         licence=licence.lower(),
         tags=TAGS,
     )
     write_atomic(path, text)
     return path
+
+
+def objective_text(objective: Objective) -> str:
+    """A loss in words, e.g. `0.7 x skew-kl to the teacher (beta 0.1) + 0.3 x cross-entropy with the text`."""
+    text, share = "cross-entropy with the text", objective.cross_entropy
+    if objective.divergence is None:
+        return text
+    settings = [f"beta {objective.beta:g}"] if objective.divergence in ("jsd", "skew-kl") else []
+    settings += [f"temperature {objective.temperature:g}"] if objective.temperature != 1 else []
+    said = f"{objective.divergence} to the teacher" + (f" ({', '.join(settings)})" if settings else "")
+    return said if share == 0 else f"{1 - share:g} x {said} + {share:g} x {text}"
 
 
 def base_model(teacher: dict[str, str]) -> str:
@@ -76,20 +93,6 @@ def markdown_text(text: str) -> Markup:
     flat = re.sub(r"\s+", " ", visible(text)).strip()
     escaped = SPECIAL.sub(r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
     return Markup(SCHEME.sub(r"\1&#58;", escaped).replace("@", "&#64;").replace("www.", "www&#46;"))
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("spiritsafe.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(yaml=yaml_text, value_text=value_text, interval_text=interval_text, p_text=p_text)
-    return environment
 
 
 def _finalize(value: Any) -> Any:

@@ -9,25 +9,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spiritsafe.record import Verdict, write_atomic
 from spiritsafe.report.figures import figures
 from spiritsafe.report.load import RunData, load_run
 from spiritsafe.report.published import R1
+from spiritsafe.report.render import render
 from spiritsafe.report.story import against, headline, tiles
-from spiritsafe.report.text import (
-    duration,
-    figure_text,
-    interval_text,
-    mark,
-    number,
-    p_text,
-    shorten,
-    titled,
-    visible,
-)
+from spiritsafe.report.text import number, visible
 
 ROOMS = ("make", "measure", "guard", "prove")
 KINDS = {
@@ -56,21 +46,20 @@ def write_report(run_dir: Path) -> Path:
 def render_report(run: RunData) -> str:
     """The page of a run."""
     css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            run=run,
-            css=Markup(css),
-            headline=headline(run),
-            tiles=tiles(run),
-            against=against(run.verdicts),
-            figures=figures(run),
-            rooms={room: group_verdicts([v for v in run.verdicts if v.room == room]) for room in ROOMS},
-            limits=list(dict.fromkeys(limit for v in run.verdicts for limit in v.limits)),
-            r1=R1,
-            kinds=KINDS,
-        )
+    return render(
+        "report.html.jinja",
+        _finalize,
+        {"exact": _exact, "moment": _moment, "plain_details": _plain_details},
+        run=run,
+        css=Markup(css),
+        headline=headline(run),
+        tiles=tiles(run),
+        against=against(run.verdicts),
+        figures=figures(run),
+        rooms={room: group_verdicts([v for v in run.verdicts if v.room == room]) for room in ROOMS},
+        limits=list(dict.fromkeys(limit for v in run.verdicts for limit in v.limits)),
+        r1=R1,
+        kinds=KINDS,
     )
 
 
@@ -80,21 +69,6 @@ def group_verdicts(verdicts: Sequence[Verdict]) -> list[VerdictGroup]:
     for v in verdicts:
         groups.setdefault((v.name, v.unit, v.method, v.kind, v.assumptions, v.limits), []).append(v)
     return [VerdictGroup(found[0].name, tuple(found)) for found in groups.values()]
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("spiritsafe.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_finalize,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    formats = (duration, figure_text, interval_text, mark, number, p_text, shorten, titled)
-    environment.filters.update({function.__name__: function for function in formats})
-    environment.filters.update(exact=_exact, moment=_moment, plain_details=_plain_details)
-    return environment
 
 
 def _finalize(value: Any) -> Any:
