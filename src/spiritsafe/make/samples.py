@@ -67,10 +67,17 @@ class Target:
 
 
 class Method(Protocol):
-    """One way to learn. `steps` optimiser steps; sample order depends on the seed and the step alone."""
+    """One way to learn. The order of samples depends on the seed and the step alone."""
 
-    name: str
-    steps: int
+    @property
+    def name(self) -> str:
+        """What the reports call it."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        ...
 
     def samples(self, step: int) -> Sequence[Sample]:
         """All samples of one optimiser step; an on-policy method lets the student write them now."""
