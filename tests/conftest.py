@@ -1,12 +1,16 @@
-"""What several tests share: the root of the repository and a recipe with every key written out."""
+"""What several tests share: the root of the repository, a recipe with every key written out, a tiny model."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
 from spiritsafe.recipe import parse_recipe
+from tests.tiny import write_tiny
+
+if TYPE_CHECKING:
+    from spiritsafe.models.local import LocalModel
 
 settings.register_profile("untimed", deadline=None)  # no test is about time: the machine may be busy
 settings.load_profile("untimed")
@@ -36,3 +40,20 @@ def root() -> Path:
 def small_recipe() -> dict[str, Any]:
     """A small valid recipe, resolved: every key is there, defaults too."""
     return parse_recipe(SMALL).model_dump(mode="json")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as a Hugging Face directory; read only."""
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny", scale=1.5)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> "LocalModel":
+    """The tiny model, opened; not to be trained."""
+    from spiritsafe.models import open_model
+    from spiritsafe.models.local import LocalModel
+
+    model = open_model(str(tiny_folder))
+    assert isinstance(model, LocalModel)
+    return model

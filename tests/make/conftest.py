@@ -4,25 +4,23 @@ from pathlib import Path
 
 import pytest
 
-from spiritsafe.models import ask, open_model, user
+from spiritsafe.models import ask, user
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import Pair
 from spiritsafe.record import Exchange, Sampling
-from tests.tiny import WORDS, write_tiny
+from tests.tiny import WORDS
 
 
 @pytest.fixture(scope="session")
-def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Hugging Face directory; read only."""
-    return write_tiny(tmp_path_factory.mktemp("make") / "teacher", scale=1.5)
+def teacher_folder(tiny_folder: Path) -> Path:
+    """The tiny model's directory; read only."""
+    return tiny_folder
 
 
 @pytest.fixture(scope="session")
-def teacher(teacher_folder: Path) -> LocalModel:
-    """The tiny teacher; not to be trained."""
-    model = open_model(str(teacher_folder))
-    assert isinstance(model, LocalModel)
-    return model
+def teacher(tiny: LocalModel) -> LocalModel:
+    """The tiny model as a teacher; not to be trained."""
+    return tiny
 
 
 @pytest.fixture(scope="session")
