@@ -1,0 +1,250 @@
+// Draws tokens by the same exponential race, over the same Philox numbers, as models/sampling.py.
+//
+// The stream of a (seed, step) is numpy's Philox 4x64-10 (Salmon et al., SC 2011) read by the 256-layer
+// ziggurat of Marsaglia and Tsang (J. Stat. Softw. 5(8), 2000): how many numbers one exponential takes
+// depends on the numbers, so a stream is read in order, and rows run in parallel.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+typedef float v16 __attribute__((vector_size(64), aligned(4)));
+typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
+typedef uint64_t u8 __attribute__((vector_size(64), aligned(8)));
+typedef double d8 __attribute__((vector_size(64), aligned(8)));
+typedef float f8 __attribute__((vector_size(32), aligned(4)));
+
+constexpr uint64_t kLow = 0xFFFFFFFF;
+
+inline u8 product_of_low_halves(u8 x, u8 y) {
+#ifdef __AVX512F__
+  return (u8)_mm512_mul_epu32((__m512i)x, (__m512i)y);
+#else
+  return (x & kLow) * (y & kLow);
+#endif
+}
+
+struct Wide {
+  u8 high, low;
+};
+
+inline Wide product(u8 x, uint64_t factor) {
+  const u8 f = u8{} + (factor & kLow), g = u8{} + (factor >> 32), low = product_of_low_halves(x, f);
+  const u8 one = product_of_low_halves(x >> 32, f) + (low >> 32), two = product_of_low_halves(x, g) + (one & kLow);
+  return {product_of_low_halves(x >> 32, g) + (one >> 32) + (two >> 32), (two << 32) | (low & kLow)};
+}
+
+struct Ziggurat {
+  static constexpr long double kEdge = 7.69711747013104972L, kScale = 9007199254740992.0L;  // 2^53
+  uint64_t accept[256];
+  double width[256], height[256];
+  Ziggurat() {
+    const long double area = (kEdge + 1) * expl(-kEdge), base = area / expl(-kEdge);
+    long double x = kEdge, above = kEdge;
+    accept[0] = (uint64_t)(kEdge / base * kScale), accept[1] = 0;
+    width[0] = (double)(base / kScale), width[255] = (double)(kEdge / kScale);
+    height[0] = 1, height[255] = (double)expl(-kEdge);
+    for (int i = 254; i >= 1; --i, above = x) {
+      x = -logl(area / x + expl(-x));
+      accept[i + 1] = (uint64_t)(x / above * kScale);
+      width[i] = (double)(x / kScale), height[i] = (double)expl(-x);
+    }
+  }
+};
+const Ziggurat zig;
+
+class Stream {
+ public:
+  Stream(uint64_t seed, uint64_t step) : seed_(seed), step_(step) {}
+
+  // Most numbers give an exponential each; the loop leaves only for the about 1 % that do not.
+  void exponentials(double* out, long count) {
+    for (long done = 0; done < count;) {
+      if (used_ == kReady) fill();
+      const uint64_t* ready = ready_ + used_;
+      const long some = std::min(count - done, (long)kReady - used_);
+      long i = 0;
+      for (; i < some; ++i) {
+        const uint64_t bits = ready[i] >> 11, layer = ready[i] >> 3 & 255;
+        if (__builtin_expect(bits >= zig.accept[layer], 0)) break;
+        out[done + i] = (double)(int64_t)bits * zig.width[layer];
+      }
+      used_ += (int)i, done += i;
+      if (i < some) out[done++] = one();
+    }
+  }
+
+ private:
+  static constexpr int kReady = 256;
+
+  double one() {
+    for (;;) {
+      const uint64_t drawn = next(), bits = drawn >> 11, layer = drawn >> 3 & 255;
+      const double x = (double)(int64_t)bits * zig.width[layer];
+      if (bits < zig.accept[layer]) return x;
+      const double u = (double)(next() >> 11) / 9007199254740992.0;
+      if (layer == 0) return (double)Ziggurat::kEdge - log1p(-u);
+      if ((zig.height[layer - 1] - zig.height[layer]) * u + zig.height[layer] < exp(-x)) return x;
+    }
+  }
+
+  uint64_t next() {
+    if (used_ == kReady) fill();
+    return ready_[used_++];
+  }
+
+  // Eight blocks of four numbers at once, a lane each.
+  void fill() {
+    for (int done = 0; done < kReady; done += 32, counter_ += 8) {
+      u8 a = u8{1, 2, 3, 4, 5, 6, 7, 8} + counter_, b = {}, c = u8{} + step_, d = {};
+      uint64_t key = seed_, other = 0;
+#pragma GCC unroll 10
+      for (int round = 0; round < 10; ++round) {
+        const Wide p = product(a, 0xD2E7470EE14C6C93u), q = product(c, 0xCA5A826395121157u);
+        a = q.high ^ b ^ key, b = q.low, c = p.high ^ d ^ other, d = p.low;
+        key += 0x9E3779B97F4A7C15u, other += 0xBB67AE8584CAA73Bu;
+      }
+      for (int lane = 0; lane < 8; ++lane) {
+        uint64_t* out = ready_ + done + 4 * lane;
+        out[0] = a[lane], out[1] = b[lane], out[2] = c[lane], out[3] = d[lane];
+      }
+    }
+    used_ = 0;
+  }
+
+  uint64_t seed_, step_, counter_ = 0, ready_[kReady];
+  int used_ = kReady;
+};
+
+// e^x for x <= 0 within 2 units in the last place; below -87 it stays at e^-87.
+inline v16 exponential(v16 x) {
+  x = x < -87.0f ? v16{} - 87.0f : x;
+  const v16 shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+  const v16 r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+  v16 p = r * 1.98756915e-4f + 1.39819995e-3f;
+  p = p * r + 8.33345198e-3f, p = p * r + 4.16657962e-2f, p = p * r + 1.66666657e-1f, p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  return (v16)((i16)p + ((i16)shifted << 23));
+}
+
+// exp((logits - most) / heat) into `out`; returns their sum.
+double weigh(const float* logits, long vocab, float most, float heat, float* out) {
+  double sum = 0;
+  long v = 0;
+  while (v + 16 <= vocab) {
+    v16 part = {};
+    for (const long end = std::min(vocab - 15, v + 1024); v < end; v += 16) {
+      const v16 p = exponential((*(const v16*)(logits + v) - most) / heat);
+      *(v16*)(out + v) = p, part += p;
+    }
+    for (int i = 0; i < 16; ++i) sum += part[i];
+  }
+  for (; v < vocab; ++v) sum += out[v] = std::exp((logits[v] - most) / heat);
+  return sum;
+}
+
+// Sets to 0 what stands behind the smallest nucleus of mass `top_p`, ties in order of their index.
+void cut_to_nucleus(float* weights, long vocab, double sum, double top_p) {
+  std::vector<long> order(vocab);
+  std::iota(order.begin(), order.end(), 0);
+  const auto heavier = [&](long i, long j) { return weights[i] > weights[j] || (weights[i] == weights[j] && i < j); };
+  double before = 0;
+  long kept = 0, sorted = 0;
+  while (kept < vocab && (kept == 0 || before < top_p * sum)) {
+    if (kept == sorted) {
+      sorted = std::min(vocab, std::max(64L, 4 * sorted));
+      std::partial_sort(order.begin() + kept, order.begin() + sorted, order.end(), heavier);
+    }
+    before += weights[order[kept++]];
+  }
+  for (long i = kept; i < vocab; ++i) weights[order[i]] = 0;
+}
+
+long race(Stream& stream, const float* weights, long vocab) {
+  double best = INFINITY, drawn[512];
+  long winner = 0;
+  for (long first = 0; first < vocab; first += 512) {
+    const long count = std::min(512L, vocab - first);
+    const float* own = weights + first;
+    stream.exponentials(drawn, count);
+    bool faster = count < 512 || first == 0;
+    if (!faster) {
+      u8 any = {};
+      for (int i = 0; i < 512; i += 8)
+        any |= (u8)(*(const d8*)(drawn + i) < best * __builtin_convertvector(*(const f8*)(own + i), d8));
+      for (int lane = 0; lane < 8; ++lane) faster |= any[lane] != 0;
+    }
+    for (long i = 0; faster && i < count; ++i)
+      if (drawn[i] < best * own[i]) best = drawn[i] / own[i], winner = first + i;
+  }
+  return winner;
+}
+
+float most_of(const float* logits, long vocab) {
+  v16 most = v16{} - INFINITY;
+  long v = 0;
+  for (; v + 16 <= vocab; v += 16) {
+    const v16 next = *(const v16*)(logits + v);
+    most = next > most ? next : most;
+  }
+  float found = -INFINITY;
+  for (int i = 0; i < 16; ++i) found = std::max(found, most[i]);
+  for (; v < vocab; ++v) found = std::max(found, logits[v]);
+  return found;
+}
+
+}  // namespace
+
+extern "C" {
+
+// `count` standard exponentials of the stream (seed, step).
+void race_exponentials(uint64_t seed, uint64_t step, long count, double* out) {
+  Stream stream(seed, step);
+  stream.exponentials(out, count);
+}
+
+// One token for each of `rows` rows of logits, and its log-probability at temperature 1.
+void race_draw(const float* logits, long rows, long vocab, const uint64_t* seeds, const int64_t* steps,
+               double temperature, double top_p, int64_t* tokens, float* logprobs, int threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+  for (long row = 0; row < rows; ++row) {
+    const float* own = logits + row * vocab;
+    std::vector<float> weights(vocab);
+    const float most = most_of(own, vocab);
+    double sum = weigh(own, vocab, most, 1.0f, weights.data());
+    const double whole = sum;
+    if (temperature > 0) {
+      if (temperature != 1) sum = weigh(own, vocab, most, (float)temperature, weights.data());
+      if (top_p < 1) cut_to_nucleus(weights.data(), vocab, sum, top_p);
+      Stream stream(seeds[row], (uint64_t)steps[row]);
+      tokens[row] = race(stream, weights.data(), vocab);
+    } else {
+      tokens[row] = std::find(own, own + vocab, most) - own;
+    }
+    logprobs[row] = (float)((double)own[tokens[row]] - most - std::log(whole));
+  }
+}
+
+// Log-probabilities of given tokens, one for each row of logits.
+void race_score(const float* logits, long rows, long vocab, const int64_t* tokens, float* logprobs, int threads) {
+#pragma omp parallel num_threads(threads)
+  {
+    std::vector<float> weights(vocab);
+#pragma omp for schedule(dynamic)
+    for (long row = 0; row < rows; ++row) {
+      const float* own = logits + row * vocab;
+      const float most = most_of(own, vocab);
+      const double whole = weigh(own, vocab, most, 1.0f, weights.data());
+      logprobs[row] = (float)((double)own[tokens[row]] - most - std::log(whole));
+    }
+  }
+}
+}

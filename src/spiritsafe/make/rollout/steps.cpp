@@ -1,0 +1,431 @@
+// One decoding step of a Llama-family model over any rows (token, slot, position), on a static cache.
+//
+// A row's result depends on its own token and its slot's earlier positions alone: every sum runs over its
+// inner axis in one order whatever the other rows are, so a draw is bit for bit the same in any batch.
+// Weights are T (bfloat16 or float), laid out in panels of 32 outputs; sums, norms, rotation, softmax and
+// the residual stream are float. Axes: M rows, K inner, N outputs, D head dimension, t position.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace {
+
+typedef float v16 __attribute__((vector_size(64), aligned(4)));
+typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
+typedef uint32_t u16 __attribute__((vector_size(64), aligned(4)));
+typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
+using bf16 = uint16_t;
+
+constexpr long kPanel = 32, kTile = 12, kKeys = 16;
+
+inline void narrow(float x, float* out) { *out = x; }
+inline void narrow(float x, bf16* out) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  *out = (bf16)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+inline v16 widen(const float* x) { return *(const v16*)x; }
+inline v16 widen(const bf16* x) { return (v16)(__builtin_convertvector(*(const h16*)x, u16) << 16); }
+
+// acc + (two inner steps of bf16) or (one of float): weights of 16 outputs times one row's value.
+inline v16 fma(v16 acc, const float* a, v16 weights) { return acc + *a * weights; }
+inline v16 fma(v16 acc, const bf16* a, v16 weights) {
+  uint32_t pair;
+  std::memcpy(&pair, a, 4);
+#ifdef __AVX512BF16__
+  return (v16)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)weights);
+#else
+  const u16 both = (u16)weights, twice = u16{} + pair;
+  acc += (v16)(both << 16) * (v16)(twice << 16);
+  return acc + (v16)(both & 0xFFFF0000u) * (v16)(twice & 0xFFFF0000u);
+#endif
+}
+
+inline v16 exponential(v16 x) {
+  x = x < -87.0f ? v16{} - 87.0f : x;
+  x = x > 87.0f ? v16{} + 87.0f : x;
+  const v16 shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
+  const v16 r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+  v16 p = r * 1.98756915e-4f + 1.39819995e-3f;
+  p = p * r + 8.33345198e-3f, p = p * r + 4.16657962e-2f, p = p * r + 1.66666657e-1f, p = p * r + 0.5f;
+  p = p * r * r + r + 1.0f;
+  return (v16)((i16)p + ((i16)shifted << 23));
+}
+
+inline float sum(v16 x) {
+  float total = 0;
+  for (int i = 0; i < 16; ++i) total += x[i];
+  return total;
+}
+
+template <class X>
+struct Array {  // zeroed, at cache lines; huge pages where the system has them
+  std::unique_ptr<X, decltype(&std::free)> at{nullptr, &std::free};
+  void make(long count) {
+    const size_t bytes = ((size_t)count * sizeof(X) + (2 << 20) - 1) >> 21 << 21;
+    at.reset((X*)std::aligned_alloc(2 << 20, bytes));
+    if (!at) throw std::bad_alloc();
+#ifdef __linux__
+    madvise(at.get(), bytes, MADV_HUGEPAGE);
+#endif
+    std::memset((void*)at.get(), 0, bytes);
+  }
+  X* operator+(long i) const { return at.get() + i; }
+  X& operator[](long i) const { return at.get()[i]; }
+};
+
+template <class T>
+struct Matrix {
+  static constexpr long kPair = sizeof(T) == 2 ? 2 : 1;
+  long inner = 0, panels = 0;
+  Array<T> packed;
+  std::vector<float> bias;
+
+  // `rows[n]` is the n-th output's weights, null where there is none; called by all threads of a team.
+  void pack(const std::vector<const float*>& rows) {
+#pragma omp for schedule(static)
+    for (long panel = 0; panel < panels; ++panel)
+      for (long j = 0; j < kPanel; ++j)
+        if (const float* row = rows[panel * kPanel + j])
+          for (long k = 0; k < inner; ++k)
+            narrow(row[k], packed + (panel * inner * kPanel + k / kPair * kPair * kPanel + j * kPair + k % kPair));
+  }
+
+  void make(long outputs, long inner_) {
+    inner = inner_, panels = (outputs + kPanel - 1) / kPanel;
+    packed.make(panels * inner * kPanel), bias.assign(panels * kPanel, 0);
+  }
+};
+
+template <class T, int M>
+void tile(const T* a, long stride, const T* panel, long inner, float* out) {
+  constexpr long pair = Matrix<T>::kPair, line = 16 * pair;
+  v16 acc[M][2] = {};
+  for (long k = 0; k < inner; k += pair, panel += 2 * line) {
+    __builtin_prefetch(panel + 24 * line);
+    __builtin_prefetch(panel + 25 * line);
+    const v16 left = *(const v16*)panel, right = *(const v16*)(panel + line);
+#pragma GCC unroll 12
+    for (int m = 0; m < M; ++m) {
+      acc[m][0] = fma(acc[m][0], a + m * stride + k, left);
+      acc[m][1] = fma(acc[m][1], a + m * stride + k, right);
+    }
+  }
+  for (int m = 0; m < M; ++m) *(v16*)(out + m * kPanel) = acc[m][0], *(v16*)(out + m * kPanel + 16) = acc[m][1];
+}
+
+template <class T>
+void any_tile(long rows, const T* a, long stride, const T* panel, long inner, float* out) {
+  using Tile = void (*)(const T*, long, const T*, long, float*);
+  static constexpr Tile tiles[] = {tile<T, 1>, tile<T, 2>, tile<T, 3>, tile<T, 4>,  tile<T, 5>,  tile<T, 6>,
+                                   tile<T, 7>, tile<T, 8>, tile<T, 9>, tile<T, 10>, tile<T, 11>, tile<T, 12>};
+  tiles[rows - 1](a, stride, panel, inner, out);
+}
+
+// `done(row, panel, values)` gets each row's 32 outputs of a panel, bias added; called by all threads of a team.
+template <class T, class Done>
+void multiply(const Matrix<T>& w, const T* a, long stride, long rows, Done done) {
+  const long blocks = (rows + kTile - 1) / kTile;
+#pragma omp for schedule(static)
+  for (long task = 0; task < w.panels * blocks; ++task) {
+    const long panel = task / blocks, block = task % blocks;
+    const long first = rows * block / blocks, last = rows * (block + 1) / blocks;
+    alignas(64) float out[kTile * kPanel];
+    any_tile(last - first, a + first * stride, stride, w.packed + panel * w.inner * kPanel, w.inner, out);
+    for (long m = first; m < last; ++m) {
+      float* values = out + (m - first) * kPanel;
+      for (long j = 0; j < kPanel; ++j) values[j] += w.bias[panel * kPanel + j];
+      done(m, panel, values);
+    }
+  }
+}
+
+struct Shape {
+  long layers, hidden, inner, heads, kv_heads, dim, vocab, slots, capacity, max_rows, norms_heads;
+  double eps;
+};
+
+// A layer's pointers, then the model's, as Python lists them; null where the architecture has none.
+enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, K_BIAS, V_BIAS, O_BIAS, GATE_BIAS, UP_BIAS, DOWN_BIAS, NORM, NORM2, Q_NORM, K_NORM, LAYER };
+enum { EMBEDDING, LAST_NORM, HEAD, COSINES, SINES };
+
+struct Model {
+  virtual ~Model() = default;
+  virtual void load(const float* const* given, int threads) = 0;
+  virtual void step(long rows, const int64_t* tokens, const int64_t* slots, const int64_t* positions, long picks,
+                    const int64_t* picked, float* logits, int threads) = 0;
+  virtual void copy(long from, long to, long length) = 0;
+};
+
+template <class T>
+struct Llama final : Model {
+  struct Layer {
+    Matrix<T> qkv, out, gate_up, down;
+    std::vector<float> norm, norm2, q_norm, k_norm;
+  };
+  Shape s;
+  long group, padded, width, lead;
+  std::vector<Layer> layers;
+  Matrix<T> head;
+  std::vector<float> last_norm;
+  const float *embedding = nullptr, *cosines = nullptr, *sines = nullptr;
+  Array<T> keys, values, input, inside;
+  Array<float> stream, qkv;
+
+  explicit Llama(const Shape& shape) : s(shape), layers(shape.layers) {
+    group = s.heads / s.kv_heads, padded = (s.dim + 15) / 16 * 16;
+    width = ((s.heads + 2 * s.kv_heads) * s.dim + kPanel - 1) / kPanel * kPanel;
+    lead = std::max(s.hidden, s.heads * s.dim);
+    for (Layer& layer : layers) {
+      layer.qkv.make((s.heads + 2 * s.kv_heads) * s.dim, s.hidden), layer.out.make(s.hidden, s.heads * s.dim);
+      layer.gate_up.make(2 * s.inner, s.hidden), layer.down.make(s.hidden, s.inner);
+    }
+    head.make(s.vocab, s.hidden);
+    keys.make(s.layers * s.slots * s.kv_heads * s.capacity * s.dim);
+    values.make(s.layers * s.slots * s.kv_heads * s.capacity * padded);
+    input.make(s.max_rows * lead), inside.make(s.max_rows * s.inner);
+    stream.make(s.max_rows * s.hidden), qkv.make(s.max_rows * width);
+  }
+
+  T* keys_of(long layer, long slot, long h) const {
+    return keys + ((layer * s.slots + slot) * s.kv_heads + h) * s.capacity * s.dim;
+  }
+  T* values_of(long layer, long slot, long h) const {
+    return values + ((layer * s.slots + slot) * s.kv_heads + h) * s.capacity * padded;
+  }
+
+  void load(const float* const* given, int threads) override {
+#pragma omp parallel num_threads(threads)
+    {
+      for (long l = 0; l < s.layers; ++l) load_layer(layers[l], given + l * LAYER);
+      const float* const* own = given + s.layers * LAYER;
+      std::vector<const float*> rows(head.panels * kPanel, nullptr);
+      for (long n = 0; n < s.vocab; ++n) rows[n] = own[HEAD] + n * s.hidden;
+      head.pack(rows);
+#pragma omp single
+      {
+        embedding = own[EMBEDDING], cosines = own[COSINES], sines = own[SINES];
+        last_norm.assign(own[LAST_NORM], own[LAST_NORM] + s.hidden);
+      }
+    }
+  }
+
+  void load_layer(Layer& to, const float* const* given) {
+    const auto part = [&](Matrix<T>& matrix, std::initializer_list<std::pair<int, long>> parts, long each) {
+      std::vector<const float*> rows(matrix.panels * kPanel, nullptr);
+      std::vector<float> bias(rows.size(), 0);
+      long n = 0;
+      for (long first = 0; first < parts.begin()->second; first += each)  // `each` rows of every part in turn
+        for (const auto& [which, count] : parts)
+          for (long i = first; i < std::min(count, first + each); ++i, ++n) {
+            rows[n] = given[which] + i * matrix.inner;
+            if (given[which + Q_BIAS]) bias[n] = given[which + Q_BIAS][i];
+          }
+      matrix.pack(rows);
+#pragma omp single
+      matrix.bias = bias;
+    };
+    const long all = s.heads * s.dim, some = s.kv_heads * s.dim;
+    part(to.qkv, {{Q, all}, {K, some}, {V, some}}, all);
+    part(to.out, {{O, s.hidden}}, s.hidden);
+    part(to.gate_up, {{GATE, s.inner}, {UP, s.inner}}, 16);
+    part(to.down, {{DOWN, s.hidden}}, s.hidden);
+#pragma omp single
+    {
+      to.norm.assign(given[NORM], given[NORM] + s.hidden), to.norm2.assign(given[NORM2], given[NORM2] + s.hidden);
+      if (given[Q_NORM]) to.q_norm.assign(given[Q_NORM], given[Q_NORM] + s.dim);
+      if (given[K_NORM]) to.k_norm.assign(given[K_NORM], given[K_NORM] + s.dim);
+    }
+  }
+
+  void copy(long from, long to, long length) override {
+    const long whole = (length + kKeys - 1) / kKeys * kKeys;
+    for (long l = 0; l < s.layers; ++l)
+      for (long h = 0; h < s.kv_heads; ++h) {
+        std::memcpy(keys_of(l, to, h), keys_of(l, from, h), whole * s.dim * sizeof(T));
+        std::memcpy(values_of(l, to, h), values_of(l, from, h), length * padded * sizeof(T));
+      }
+  }
+
+  void step(long rows, const int64_t* tokens, const int64_t* slots, const int64_t* positions, long picks,
+            const int64_t* picked, float* logits, int threads) override {
+#pragma omp parallel num_threads(threads)
+    {
+#pragma omp for schedule(static)
+      for (long m = 0; m < rows; ++m)
+        std::memcpy(stream + m * s.hidden, embedding + tokens[m] * s.hidden, s.hidden * sizeof(float));
+      const auto add = [&](long m, long panel, const float* out) {
+        const long n = panel * kPanel;
+        for (long j = 0; j < std::min(kPanel, s.hidden - n); ++j) stream[m * s.hidden + n + j] += out[j];
+      };
+      for (long l = 0; l < s.layers; ++l) {
+        const Layer& layer = layers[l];
+        norm_rows(layer.norm, rows, nullptr);
+        multiply(layer.qkv, input + 0, lead, rows, [&](long m, long panel, const float* out) {
+          std::memcpy(qkv + m * width + panel * kPanel, out, kPanel * sizeof(float));
+        });
+        store(l, rows, slots, positions);
+        attend(l, rows, slots, positions);
+        multiply(layer.out, input + 0, lead, rows, add);
+        norm_rows(layer.norm2, rows, nullptr);
+        multiply(layer.gate_up, input + 0, lead, rows, [&](long m, long panel, const float* out) {
+          const v16 gate = widen(out), made = gate / (1.0f + exponential(-gate)) * widen(out + 16);
+          const long n = panel * 16;
+          for (long j = 0; j < std::min(16L, s.inner - n); ++j) narrow(made[j], inside + m * s.inner + n + j);
+        });
+        multiply(layer.down, inside + 0, s.inner, rows, add);
+      }
+      norm_rows(last_norm, picks, picked);
+      multiply(head, input + 0, lead, picks, [&](long m, long panel, const float* out) {
+        const long n = panel * kPanel;
+        std::memcpy(logits + m * s.vocab + n, out, std::min(kPanel, s.vocab - n) * sizeof(float));
+      });
+    }
+  }
+
+  // RMS norm of the residual rows (or of the picked ones) into `input`.
+  void norm_rows(const std::vector<float>& weight, long rows, const int64_t* picked) {
+#pragma omp for schedule(static)
+    for (long m = 0; m < rows; ++m) {
+      const float* x = stream + (picked ? picked[m] : m) * s.hidden;
+      const float scale = rms_scale(x, s.hidden);
+      for (long i = 0; i < s.hidden; ++i) narrow(x[i] * scale * weight[i], input + m * lead + i);
+    }
+  }
+
+  float rms_scale(const float* x, long count) const {
+    v16 squares = {};
+    float rest = 0;
+    long i = 0;
+    for (; i + 16 <= count; i += 16) squares += widen(x + i) * widen(x + i);
+    for (; i < count; ++i) rest += x[i] * x[i];
+    return 1.0f / std::sqrt((sum(squares) + rest) / (float)count + (float)s.eps);
+  }
+
+  // Rotates queries and keys in place and writes keys and values to the cache.
+  void store(long l, long rows, const int64_t* slots, const int64_t* positions) {
+    const Layer& layer = layers[l];
+#pragma omp for schedule(static)
+    for (long m = 0; m < rows; ++m) {
+      float* own = qkv + m * width;
+      const long t = positions[m];
+      for (long h = 0; h < s.heads + s.kv_heads; ++h)
+        turn(own + h * s.dim, s.norms_heads ? (h < s.heads ? layer.q_norm : layer.k_norm).data() : nullptr, t);
+      for (long h = 0; h < s.kv_heads; ++h) {
+        T* key = keys_of(l, slots[m], h) + t / kKeys * kKeys * s.dim + t % kKeys;
+        T* value = values_of(l, slots[m], h) + t * padded;
+        const float* k = own + (s.heads + h) * s.dim;
+        for (long d = 0; d < s.dim; ++d) narrow(k[d], key + d * kKeys), narrow(k[d + s.kv_heads * s.dim], value + d);
+      }
+    }
+  }
+
+  void turn(float* x, const float* weight, long t) const {
+    if (weight) {
+      const float scale = rms_scale(x, s.dim);
+      for (long d = 0; d < s.dim; ++d) x[d] *= scale * weight[d];
+    }
+    const float *cosine = cosines + t * s.dim / 2, *sine = sines + t * s.dim / 2;
+    for (long d = 0; d < s.dim / 2; ++d) {
+      const float low = x[d], high = x[d + s.dim / 2];
+      x[d] = low * cosine[d] - high * sine[d], x[d + s.dim / 2] = high * cosine[d] + low * sine[d];
+    }
+  }
+
+  void attend(long l, long rows, const int64_t* slots, const int64_t* positions) {
+    std::vector<float> scores(4 * s.capacity);
+#pragma omp for schedule(static)
+    for (long task = 0; task < rows * s.kv_heads; ++task) {
+      const long m = task / s.kv_heads, h = task % s.kv_heads, length = positions[m] + 1;
+      const T *key = keys_of(l, slots[m], h), *value = values_of(l, slots[m], h);
+      for (long g = 0; g < group; g += 4) {
+        const float* query = qkv + m * width + (h * group + g) * s.dim;
+        T* out = input + m * lead + (h * group + g) * s.dim;
+        switch (std::min(4L, group - g)) {
+          case 1: heads_attend<1>(query, key, value, length, scores.data(), out); break;
+          case 2: heads_attend<2>(query, key, value, length, scores.data(), out); break;
+          case 3: heads_attend<3>(query, key, value, length, scores.data(), out); break;
+          default: heads_attend<4>(query, key, value, length, scores.data(), out);
+        }
+      }
+    }
+  }
+
+  template <int G>  // heads that share keys and values
+  void heads_attend(const float* query, const T* key, const T* value, long length, float* scores, T* out) const {
+    const float scale = 1.0f / std::sqrt((float)s.dim);
+    const long whole = (length + kKeys - 1) / kKeys * kKeys;
+    for (long t = 0; t < whole; t += kKeys) {
+      v16 dot[G] = {};
+      for (long d = 0; d < s.dim; ++d) {
+        const v16 k = widen(key + t * s.dim + d * kKeys);
+        for (int g = 0; g < G; ++g) dot[g] += query[g * s.dim + d] * k;
+      }
+      for (int g = 0; g < G; ++g) *(v16*)(scores + g * s.capacity + t) = dot[g] * scale;
+    }
+    float total[G];
+    for (int g = 0; g < G; ++g) total[g] = soften(scores + g * s.capacity, length, whole);
+    for (long first = 0; first < padded; first += 64) {
+      if (padded - first >= 64) mix<G, 4>(scores, total, value, length, first, out);
+      else for (long d = first; d < padded; d += 16) mix<G, 1>(scores, total, value, length, d, out);
+    }
+  }
+
+  float soften(float* scores, long length, long whole) const {
+    std::fill(scores + length, scores + whole, -INFINITY);
+    const float most = *std::max_element(scores, scores + length);
+    v16 total = {};
+    for (long t = 0; t < whole; t += 16) *(v16*)(scores + t) = exponential(widen(scores + t) - most);
+    std::fill(scores + length, scores + whole, 0.0f);
+    for (long t = 0; t < whole; t += 16) total += widen(scores + t);
+    return sum(total);
+  }
+
+  template <int G, int L>  // L vectors of 16 values from `first`
+  void mix(const float* weights, const float* total, const T* value, long length, long first, T* out) const {
+    v16 acc[G][L] = {};
+    for (long t = 0; t < length; ++t)
+      for (int i = 0; i < L; ++i) {
+        const v16 v = widen(value + t * padded + first + 16 * i);
+        for (int g = 0; g < G; ++g) acc[g][i] += weights[g * s.capacity + t] * v;
+      }
+    for (int g = 0; g < G; ++g)
+      for (long d = first; d < std::min(s.dim, first + 16 * L); ++d)
+        narrow(acc[g][(d - first) / 16][(d - first) % 16] / total[g], out + g * s.dim + d);
+  }
+};
+
+}  // namespace
+
+extern "C" {
+
+Model* model_new(const int64_t* sizes, double eps, int half) {
+  Shape shape;
+  std::memcpy(&shape, sizes, 11 * sizeof(int64_t));
+  shape.eps = eps;
+  try {
+    return half ? (Model*)new Llama<bf16>(shape) : (Model*)new Llama<float>(shape);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void model_free(Model* model) { delete model; }
+void model_load(Model* model, const float* const* given, int threads) { model->load(given, threads); }
+void model_copy(Model* model, long from, long to, long length) { model->copy(from, to, length); }
+void model_step(Model* model, long rows, const int64_t* tokens, const int64_t* slots, const int64_t* positions,
+                long picks, const int64_t* picked, float* logits, int threads) {
+  model->step(rows, tokens, slots, positions, picks, picked, logits, threads);
+}
+}
