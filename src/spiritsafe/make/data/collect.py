@@ -1,0 +1,171 @@
+"""A teacher's answers, each on disk as it comes: what is stored is not asked again, whatever was killed when.
+
+`NAME.failures` beside `NAME.jsonl` holds the requests that stayed unanswered. Those a server refused for
+good are not asked again either; the others are, by the next attempt.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from spiritsafe.errors import EndpointError
+from spiritsafe.make.data.budget import Meter
+from spiritsafe.make.data.settings import CollectPart
+from spiritsafe.models.base import Model, Request, exchange_id
+from spiritsafe.models.fan import Fan
+from spiritsafe.models.many import Unanswered, answer_all
+from spiritsafe.progress import Tick
+from spiritsafe.record import Exchange, Record, append_jsonl, read_jsonl, repair_jsonl
+
+# So many failures are needed before their share says anything while more is to come.
+EARLY = 20
+
+
+class Failure(Record):
+    """A request that stayed unanswered; `passing` where it is worth another attempt."""
+
+    id: str
+    error: str
+    passing: bool
+    at_s: float
+
+
+class Collected(Record):
+    """What is stored of the answers wanted. `stopped` says which part of the budget ended it; "": nothing did."""
+
+    wanted: int
+    answered: int
+    failed: int
+    asked: int
+    tokens_in: int
+    tokens_out: int
+    usd: float
+    seconds: float
+    stopped: str
+    errors: dict[str, int]
+
+
+def collect(
+    model: Model | Fan, requests: Sequence[Request], path: Path, settings: CollectPart, *, tick: Tick = lambda: None
+) -> Collected:
+    """Answer those of the requests that `path` does not hold yet; equal ones once.
+
+    Raises `EndpointError` where more than the stated share stays unanswered; what was answered is kept.
+    """
+    for file in (path, _failures(path)):
+        repair_jsonl(file)
+    work = _Work(model.digest, settings, path, tick)
+    work.resume({exchange_id(model.digest, r): r for r in requests})
+    if isinstance(model, Fan):
+        model.answer_all(work.take, work.keep, ends_s=work.meter.ends_s)
+    else:
+        answer_all(
+            model,
+            work.take,
+            work.keep,
+            concurrency=settings.concurrency,
+            tries=settings.tries,
+            timeout_s=settings.timeout_s,
+            ends_s=work.meter.ends_s,
+        )
+    return work.done(model.address)
+
+
+def stored(path: Path, model_digest: str, requests: Sequence[Request]) -> list[Exchange]:
+    """The stored answers of these requests, in their order; those not stored are left out."""
+    held = {e.id: e for e in read_jsonl(path, Exchange) if e.model_digest == model_digest}
+    ids = dict.fromkeys(exchange_id(model_digest, r) for r in requests)
+    return [held[i] for i in ids if i in held]
+
+
+def _failures(path: Path) -> Path:
+    return path.with_suffix(".failures")  # not *.jsonl: it holds no exchanges
+
+
+@dataclass
+class _Work:
+    """What is left to ask, and what has come of it so far."""
+
+    digest: str
+    settings: CollectPart
+    path: Path
+    tick: Tick
+    meter: Meter = field(init=False)
+    wanted: int = 0
+    answered: int = 0
+    asked: int = 0
+    left: deque[Request] = field(default_factory=deque)
+    failed: dict[str, str] = field(default_factory=dict)
+    refusal: str = ""
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.settings.budget)
+
+    def resume(self, wanted: dict[str, Request]) -> None:
+        """Leave out what is stored, and what was refused for good."""
+        held = {e.id: e for e in read_jsonl(self.path, Exchange) if e.id in wanted}
+        for exchange in held.values():
+            self.meter.count(exchange)
+        old = read_jsonl(_failures(self.path), Failure)
+        self.failed = {f.id: f.error for f in old if f.id in wanted and f.id not in held and not f.passing}
+        self.wanted, self.answered = len(wanted), len(held)
+        self.left = deque(r for i, r in wanted.items() if i not in held and i not in self.failed)
+        for _ in range(self.wanted - len(self.left)):
+            self.tick()
+
+    def take(self, most: int) -> list[Request]:
+        """Up to `most` requests that the budget allows."""
+        part: list[Request] = []
+        while self.left and len(part) < most:
+            self.refusal = self.meter.admit(self.left[0])
+            if self.refusal:
+                break
+            part.append(self.left.popleft())
+        self.asked += len(part)
+        return part
+
+    def keep(self, result: Exchange | Unanswered) -> None:
+        """Store a result at once."""
+        self.tick()
+        if isinstance(result, Unanswered):
+            self.meter.settle(result.request)
+            self._fail(result)
+            return
+        self.meter.settle(result)
+        self.meter.count(result)
+        price = self.meter.price(result.usage.prompt_tokens, result.usage.completion_tokens).usd
+        append_jsonl(self.path, [result.model_copy(update={"cost_usd": result.cost_usd + price})])
+        self.answered += 1
+
+    def done(self, address: str) -> Collected:
+        """The sum of it. Raises `EndpointError` where too much failed."""
+        self._judge(address, self.wanted)
+        return Collected(
+            wanted=self.wanted,
+            answered=self.answered,
+            failed=len(self.failed),
+            asked=self.asked,
+            tokens_in=self.meter.spent.tokens_in,
+            tokens_out=self.meter.spent.tokens_out,
+            usd=self.meter.spent.usd,
+            seconds=time.monotonic() - self.meter.started_s,
+            stopped=self.refusal if self.left else "",
+            errors=dict(Counter(self.failed.values()).most_common(20)),
+        )
+
+    def _fail(self, result: Unanswered) -> None:
+        known = exchange_id(self.digest, result.request)
+        failure = Failure(id=known, error=result.error, passing=result.passing, at_s=time.time())
+        append_jsonl(_failures(self.path), [failure])
+        self.failed[known] = result.error
+        if len(self.failed) >= EARLY:
+            self._judge(str(self.path), len(self.failed) + self.answered)
+
+    def _judge(self, where: str, of: int) -> None:
+        if len(self.failed) <= self.settings.max_failed * of:
+            return
+        error, times = Counter(self.failed.values()).most_common(1)[0]
+        what = f"{len(self.failed)} of {of} requests stayed unanswered, {times} of them: {error}"
+        raise EndpointError(where, what, "mend it or raise max_failed; what was answered is kept")
