@@ -100,6 +100,31 @@ def test_an_error_inside_frees_the_run(recipe: Recipe, tmp_path: Path) -> None:
     open_once(recipe, tmp_path)
 
 
+@pytest.mark.parametrize("below", [".", "new"])
+def test_a_run_that_fails_before_anything_is_made_leaves_no_directory(
+    recipe: Recipe, tmp_path: Path, below: str
+) -> None:
+    with pytest.raises(DataError), opened(recipe, tmp_path / below):
+        raise DataError("here", "broken")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _failing_stage(folder: Path) -> DataError:
+    append_jsonl(folder / "prompts.jsonl", [])
+    return DataError("here", "broken")
+
+
+def test_a_run_that_fails_later_keeps_what_it_made(recipe: Recipe, tmp_path: Path) -> None:
+    folder = run_folder(recipe, tmp_path)
+    with pytest.raises(DataError), opened(recipe, tmp_path):
+        raise _failing_stage(folder)
+    assert (folder / "prompts.jsonl").exists()
+    open_once(recipe, tmp_path / "old")
+    with pytest.raises(DataError), opened(recipe, tmp_path / "old"):
+        raise DataError("here", "broken")
+    assert run_folder(recipe, tmp_path / "old").is_dir()
+
+
 def test_broken_tails_are_cut_wherever_they_are_and_said(recipe: Recipe, tmp_path: Path) -> None:
     folder = run_folder(recipe, tmp_path)
     open_once(recipe, tmp_path)

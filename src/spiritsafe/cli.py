@@ -61,7 +61,9 @@ def run(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Argument(help="A model address.")],
+    model: Annotated[
+        str, typer.Argument(help="A recipe, to serve its teacher guarded as it says; or a model address.")
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     name: Annotated[str, typer.Option(help="The model's name towards clients.")] = "",
@@ -81,13 +83,14 @@ def serve(
     from spiritsafe.progress import Show, warn
     from spiritsafe.record import repair_jsonl
 
-    opened_model = open_model(f"guarded:{policy}+{model}" if policy else model)
+    address, batch = _served(model, policy)
+    opened_model = open_model(address, batch=batch)
     keys, log = Keys(home / "keys.sqlite"), home / "exchanges.jsonl"
     if warning := repair_jsonl(log):
         warn(warning)
     if not keys.list():
         warn(f"no account has a key yet; create one: spiritsafe serve {model} --home {home} --new-key NAME")
-    served = name or model.rpartition("/")[2]
+    served = name or address.rpartition("+")[2].rpartition("/")[2]
     Show().say(f"serving {served} at http://{host}:{port}/v1, log {log}")
     serve_forever(create_app(opened_model, keys=keys, log=log, name=served), host, port)
 
@@ -240,6 +243,20 @@ def main() -> None:
         sys.exit(1)
 
 
+def _served(model: str, policy: str) -> tuple[str, int]:
+    """The address and batch that `serve` opens: a recipe's teacher behind its policy, or a model."""
+    from spiritsafe.recipe import load_recipe, shipped_recipes
+
+    if not model.endswith(".toml") and model not in shipped_recipes():
+        return (f"guarded:{policy}+{model}" if policy else model), 64
+    from spiritsafe.guard.policy import load_policy
+
+    recipe = load_recipe(model)
+    named = policy or recipe.guard.policy
+    reviewer = f"~{recipe.guard.reviewer}" if load_policy(named).decide == "reviewer" else ""
+    return f"guarded:{named}{reviewer}+{recipe.teacher.model}", recipe.teacher.batch
+
+
 def _listing(what: str, runs: Path) -> list[str]:
     from spiritsafe.models.address import ALIASES
     from spiritsafe.recipe import shipped_recipes
@@ -262,12 +279,14 @@ def _listing(what: str, runs: Path) -> list[str]:
 
 
 def _print_verdicts(verdicts: Any, *, as_json: bool) -> None:
-    from spiritsafe.report.table import verdict_table, verdicts_json
+    from spiritsafe.report.table import natural_width, verdict_table, verdicts_json
 
     if as_json:
         typer.echo(verdicts_json(verdicts))
         return
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(verdict_table(verdicts))
+    table, console = verdict_table(verdicts), Console()
+    if not sys.stdout.isatty():  # as wide as it is: nothing wraps in a file
+        console.width = natural_width(table)
+    console.print(table)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spiritsafe.accounts import names, plan
+from spiritsafe.errors import RunError
 from spiritsafe.ledger import Entry
 from spiritsafe.models import Model, Request, open_model
 from spiritsafe.prompts import Prompt
 from spiritsafe.record import Exchange, Verdict, append_jsonl, digest_of, read_jsonl
-from spiritsafe.run import Run
+from spiritsafe.run import Run, stage_record
 from spiritsafe.stage import Stages
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class House:
         if not isinstance(model, LocalModel):
             raise RecipeError("teacher.model", f"{part.model} is not a local model", "name weights, not a server")
         return model
+
+    def check_teacher(self) -> None:
+        """Raise `RunError` where the teacher is not the one that the run's finished stages knew."""
+        known = stage_record(self.run, "teacher")
+        if known and known["notes"]["digest"] != self.teacher.digest:
+            was, now = known["notes"]["digest"][:16], self.teacher.digest[:16]
+            what = f"its teacher {self.run.recipe.teacher.model} has digest {now}, but was {was} when the run began"
+            raise RunError(str(self.run.folder), what, "put the old one back, or use --runs DIR for a new run")
 
     def model(self, name: str) -> "LocalModel":
         """One of the run's models by name, read from its directory at first use."""

@@ -52,6 +52,7 @@ def run_recipe(run: Run, show: Show) -> list[Verdict]:
     """Run or continue every stage and write the report; returns all verdicts."""
     house = House(run, Stages(run, show))
     do = house.stages.do
+    house.check_teacher()
     do("teacher", (), partial(know_teacher, house))
     do("prompts", ("teacher",), partial(write_prompts, house))
     do("serve", ("teacher", "prompts"), partial(serve_accounts, house))

@@ -53,11 +53,13 @@ def opened(recipe: Recipe, root: Path, *, resume: Path | None = None) -> Iterato
     """Create or continue a run, locked against a second process; yields it and warnings of what was repaired.
 
     Raises `RunError` where the directory belongs to another recipe (the differing keys are named),
-    cannot be written, or is in use, or where `resume` is no run directory.
+    cannot be written, or is in use, or where `resume` is no run directory. A new directory in which no
+    stage left anything is removed when the block ends with an error.
     """
     folder = resume or run_folder(recipe, root)
     if resume and not (resume / "recipe.json").is_file():
         raise RunError(str(resume), "is not a run directory", "name one that holds a recipe.json")
+    new = [path for path in (folder, folder.parent) if not path.exists()]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
@@ -73,8 +75,20 @@ def opened(recipe: Recipe, root: Path, *, resume: Path | None = None) -> Iterato
         for leftover in list(folder.rglob(".*.tmp")):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield run, warnings
+    except BaseException:
+        if folder in new:
+            _forget(folder, new)
+        raise
     finally:
         lock.close()
+
+
+def _forget(folder: Path, new: Sequence[Path]) -> None:
+    """Remove a run directory that holds nothing but what `opened` wrote, and its parent if that is new too."""
+    if {path.name for path in folder.iterdir()} <= {".lock", "recipe.json", "environment.json"}:
+        shutil.rmtree(folder)
+        if folder.parent in new and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
 
 
 def stage_record(run: Run, stage: str) -> dict[str, Any] | None:

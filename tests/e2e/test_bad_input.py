@@ -20,6 +20,7 @@ from spiritsafe.guard.keys import Keys
 from spiritsafe.guard.server import serving
 from spiritsafe.models import open_model
 from tests.e2e.workspace import Workspace, leftovers
+from tests.tiny import write_tiny
 
 
 @contextmanager
@@ -108,14 +109,28 @@ def test_a_recipe_that_is_no_text_is_named(workspace: Workspace) -> None:
 def test_a_run_with_a_model_that_is_not_there(workspace: Workspace) -> None:
     line = workspace.refused(1, "run", "tiny.toml", "teacher.model=./gone", "--runs", "no-model")
     assert line == "gone: no such directory; name a Hugging Face model directory"
-    assert leftovers(workspace.path("no-model")) == []
+    assert not workspace.path("no-model").exists()
+
+
+def test_a_teacher_that_changed_is_noticed_though_all_stages_are_done(workspace: Workspace, finished: Path) -> None:
+    workspace.copy("runs", "swapped")
+    shutil.copytree(workspace.path("tiny"), workspace.path("kept"))
+    before = open_model(str(workspace.path("tiny"))).digest[:16]
+    try:
+        write_tiny(workspace.path("tiny"), seed=5, scale=1.5)
+        now = open_model(str(workspace.path("tiny"))).digest[:16]
+        line = workspace.refused(1, "run", "tiny.toml", "--runs", "swapped")
+    finally:
+        shutil.rmtree(workspace.path("tiny"))
+        workspace.path("kept").rename(workspace.path("tiny"))
+    assert f"its teacher ./tiny has digest {now}, but was {before} when the run began; " in line
 
 
 def test_a_gguf_file_that_is_missing_or_truncated(workspace: Workspace) -> None:
     assert workspace.refused(1, "serve", "./gone.gguf") == "gone.gguf: no such file"
     path = truncated_gguf(workspace.path("half.gguf"))
     assert workspace.refused(1, "serve", "./half.gguf").startswith(f"{path.name}: is truncated")
-    assert [p for p in workspace.path("cache").rglob("*") if p.is_file()] == []
+    assert [p for p in workspace.path("cache", "models").rglob("*") if p.is_file()] == []
 
 
 def test_a_wheel_that_is_not_the_pinned_one(workspace: Workspace, tmp_path: Path) -> None:

@@ -119,6 +119,27 @@ def test_a_gateway_without_keys_says_how_to_make_one(workspace: Workspace) -> No
     assert ended(process).code == 130
 
 
+@pytest.mark.parametrize(
+    ("words", "said"), [(["tiny.toml"], "guarded:default"), (["tiny.toml", "--policy", "strict"], "guarded:strict")]
+)
+def test_a_recipe_is_served_as_its_guarded_teacher(workspace: Workspace, words: list[str], said: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = str(holder.getsockname()[1])
+    key = workspace.call("serve", "tiny.toml", "--home", "guarded", "--new-key", "alice").out.strip()
+    process = workspace.start("serve", *words, "--home", "guarded", "--port", port)
+    wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), process)
+    try:
+        served = Running(f"http://127.0.0.1:{port}/v1", key, workspace.path("guarded"), process)
+        body = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "one two"}]}
+        headers = {"authorization": f"Bearer {served.key}"}
+        with httpx2.Client(trust_env=False, timeout=60) as client:
+            assert client.post(f"{served.url}/chat/completions", json=body, headers=headers).status_code == 200
+        assert served.log()[-1].model.startswith(said)
+        assert served.log()[-1].model.endswith("+./tiny")
+    finally:
+        assert interrupt(process).code == 130
+
+
 def exchange(account: str, number: int) -> Exchange:
     """One logged exchange of 10 tokens."""
     return Exchange(

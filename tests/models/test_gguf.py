@@ -200,6 +200,16 @@ def test_it_is_converted_once(tmp_path: Path, cache: Path) -> None:
     assert [p.stat().st_mtime_ns for p in (cache / "models").iterdir()] == [before]
 
 
+def test_what_a_killed_conversion_left_is_gone_at_the_next_open(tmp_path: Path, cache: Path) -> None:
+    path = write_gguf(tmp_path / "x.gguf", llama())
+    for _ in range(2):  # the second time nothing is converted
+        leftover = cache / "models" / ".converting-a1b2c3d4"
+        leftover.mkdir(parents=True)
+        (leftover / "model.safetensors").write_bytes(b"half")
+        open_model(str(path))
+        assert not leftover.exists()
+
+
 def test_a_file_cut_anywhere_is_one_line_and_leaves_nothing_in_the_cache(tmp_path: Path, cache: Path) -> None:
     data = write_gguf(tmp_path / "x.gguf", llama()).read_bytes()
     cuts = [0, 3, 4, 8, 20, 30, *(int(len(data) * share) for share in (0.01, 0.05, 0.1, 0.3, 0.6, 0.9)), len(data) - 1]

@@ -198,6 +198,31 @@ def test_text_alone_is_scored_as_its_tokens_and_its_end(tiny: LocalModel) -> Non
         assert text.logprobs == pytest.approx(scores.logprobs, abs=1e-4)
 
 
+def test_token_ids_of_another_tokenizer_are_not_taken_for_one_s_own(tiny: LocalModel) -> None:
+    words = {
+        word: number for number, word in enumerate(("<unk>", "<end>", "<user>", "<assistant>", "<system>", *WORDS))
+    }
+    own = tiny.generate(ask(PROMPTS[:8], SAMPLING))
+    for exchange in own:
+        known = exchange.model_copy(update={"model_digest": "another with this tokenizer"})
+        assert tiny.pair(known) == tiny.pair(exchange)
+        ids = exchange.token_ids or ()
+        for foreign in (tuple(i + 1 for i in ids), tuple(i + 10_000 for i in ids), ids[:-1]):
+            found = tiny.pair(known.model_copy(update={"token_ids": foreign}))[1]
+            text = [words[word] for word in exchange.answer.split()]
+            assert found == ((*text, 1) if exchange.finish_reason == "stop" else tuple(text))
+    [fake] = open_model("fake:random").generate([Request(PROMPTS[0], SAMPLING)])
+    assert fake.token_ids
+    assert tiny.pair(fake) == tiny.pair(fake.model_copy(update={"token_ids": None}))
+
+
+def test_token_ids_behind_a_stop_string_are_still_one_s_own(tiny: LocalModel) -> None:
+    stop = answer_of(tiny).split()[4]
+    [found] = tiny.generate([Request(PROMPTS[0], Sampling(temperature=0.8, seed=5, max_tokens=30, stop=(stop,)))])
+    copied = found.model_copy(update={"model_digest": "another with this tokenizer"})
+    assert tiny.pair(copied)[1] == found.token_ids
+
+
 def test_an_empty_answer_is_its_end_token(tiny: LocalModel) -> None:
     [found] = tiny.generate(ask(PROMPTS[:1], SAMPLING))
     empty = found.model_copy(update={"answer": "", "token_ids": (), "finish_reason": "content_filter"})

@@ -6,7 +6,7 @@ from io import StringIO
 from rich.console import Console
 
 from spiritsafe.record import Verdict
-from spiritsafe.report.table import verdict_table, verdicts_json
+from spiritsafe.report.table import natural_width, verdict_table, verdicts_json
 from spiritsafe.report.text import interval_text, plain_p_text
 
 
@@ -24,6 +24,18 @@ def test_the_table_fits_100_columns_and_cuts_no_number(verdicts: list[Verdict]) 
         (row, *_) = [line for line in text.splitlines() if verdict.subject in line and interval_text(verdict) in line]
         assert str(verdict.n) in row
         assert verdict.p_adjusted is None or plain_p_text(verdict.p_adjusted) in text
+
+
+def test_at_its_natural_width_nothing_wraps(verdicts: list[Verdict]) -> None:
+    long = [
+        v.model_copy(update={"subject": f"{v.subject} of a run with a rather long name {i}" * 2})
+        for i, v in enumerate(verdicts)
+    ]
+    width = natural_width(verdict_table(long))
+    lines = printed(long, width).splitlines()
+    assert width > 120
+    assert all(any(v.subject in line and interval_text(v) in line for line in lines) for v in long)
+    assert max(map(len, lines)) <= width
 
 
 def test_a_verdict_against_the_truth_has_a_sign_of_its_own(verdicts: list[Verdict]) -> None:

@@ -5,14 +5,12 @@ Weights run in float32 unless `dtype` says otherwise; logits are always float32.
 
 import hashlib
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spiritsafe.cache import cache_dir
+from spiritsafe.cache import cache_dir, scratch_dir, sweep
 from spiritsafe.errors import MissingExtra, ModelError, writing
 from spiritsafe.models.base import OnExchange, OnText, Request, Scores, identity
 from spiritsafe.models.pypi import pypi_file
@@ -26,6 +24,7 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "torch", "torch") from None
 
+CONVERTING = ".converting-"
 # Written where a template is asked to leave the user's turn open, then cut off there.
 OPEN_MARK = "\ue000open\ue000"
 
@@ -77,13 +76,27 @@ class LocalModel:
             return score_pairs(self.model, pairs, pad_id=self.pad_id, top_k=top_k, batch=self.batch)
 
     def pair(self, exchange: Exchange) -> Pair:
-        """(prompt ids, answer ids) of an exchange in this model's tokens; the answer is never empty."""
-        answer = exchange.token_ids
+        """(prompt ids, answer ids) of an exchange in this model's tokens; the answer is never empty.
+
+        Stored token ids of another model are used where they say the answer in this model's tokens too.
+        """
+        answer = exchange.token_ids if self._reads(exchange) else None
         if answer is None:
             answer = tuple(self.tokenizer(exchange.answer, add_special_tokens=False)["input_ids"])
             if exchange.finish_reason == "stop":
                 answer = (*answer, self.end_ids[0])
         return self.render(exchange), answer or (self.end_ids[0],)
+
+    def _reads(self, exchange: Exchange) -> bool:
+        """Whether the stored token ids are this tokenizer's: its own, or they give the same text and the same end."""
+        ids = exchange.token_ids
+        if not ids or exchange.model_digest == self.digest:
+            return True
+        if max(ids) >= self.model.config.vocab_size:
+            return False
+        text, stopped = cut_at(self._text(ids), exchange.sampling.stop)
+        ended = stopped or ids[-1] in self.end_ids
+        return text == exchange.answer and ended == (exchange.finish_reason == "stop")
 
     def _generate(self, requests: Sequence[Request], said: OnText | None) -> list[Exchange]:
         started = time.time()
@@ -151,17 +164,12 @@ def open_gguf(address: str, rest: str, batch: int = 64) -> LocalModel:
     if not source.is_file():
         raise ModelError(str(source), "no such file")
     folder = cache_dir() / "models" / file_digest(source)[:32]
+    sweep(folder.parent, CONVERTING)
     if not folder.is_dir():
-        with writing(folder.parent):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
-        try:
-            with writing(folder):
-                convert_gguf(source, scratch)
-                if not folder.is_dir():  # another process may have been faster
-                    scratch.rename(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with writing(folder), scratch_dir(folder.parent, CONVERTING) as scratch:
+            convert_gguf(source, scratch)
+            if not folder.is_dir():  # another process may have been faster
+                scratch.rename(folder)
     return open_directory(address, str(folder), batch)
 
 

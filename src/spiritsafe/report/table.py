@@ -4,12 +4,15 @@ import json
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from spiritsafe.record import VERDICT_VERSION, Verdict
 from spiritsafe.report.text import figure_text, interval_text, plain_p_text, visible
 
+MOST_COLUMNS = 1000
 ROOMS = ("make", "measure", "guard", "prove")
 
 
@@ -24,6 +27,12 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
     for room in ROOMS:
         _add_room(table, room, [v for v in verdicts if v.room == room])
     return table
+
+
+def natural_width(table: Table) -> int:
+    """Columns of a table in which nothing wraps."""
+    console = Console(width=MOST_COLUMNS)
+    return Measurement.get(console, console.options, table).maximum
 
 
 def verdicts_json(verdicts: Sequence[Verdict]) -> str:
