@@ -5,11 +5,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
   $(BIN)/python -m pip install --quiet --no-compile
+PIPPEERS := $(subst $(BIN),.venv-peers/bin,$(PIP))
 PINS := pyproject.toml constraints.txt
 BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 
 # pip compiles nothing here: the first import of a module does, once, and must be allowed to keep it.
 unexport PYTHONDONTWRITEBYTECODE
+
+# Benches beside peers run in an environment of their own.
+PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-quality bench-rollout,$(BENCHES))
 
 .PHONY: setup demo test check bench docs clean $(BENCHES)
 
@@ -28,15 +32,19 @@ check: .venv/.dev
 
 bench: $(BENCHES)
 
-$(BENCHES): bench-%: .venv/.torch
+$(filter-out $(PEERED),$(BENCHES)): bench-%: .venv/.torch
 	$(BIN)/python -m bench.$* --json --log > bench/results/$*.json.tmp
+	mv bench/results/$*.json.tmp bench/results/$*.json
+
+$(PEERED): bench-%: .venv-peers/.done
+	.venv-peers/bin/python -m bench.$* --json --log > bench/results/$*.json.tmp
 	mv bench/results/$*.json.tmp bench/results/$*.json
 
 docs: .venv/.docs
 	$(BIN)/zensical build --clean
 
 clean:
-	rm -rf .venv site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -51,6 +59,13 @@ clean:
 	@echo "installing spiritsafe[torch,dev] into .venv: about a minute, downloads aside"
 	@$(PIP) -e '.[torch,dev]'
 	@touch .venv/.torch $@
+
+.venv-peers/.done: bench/requirements/peers.txt $(PINS)
+	@echo "installing spiritsafe[torch] and its peers into .venv-peers"
+	@$(PYTHON) -m venv .venv-peers
+	@$(PIPPEERS) -e '.[torch]' -r bench/requirements/peers.txt
+	@$(PIPPEERS) --no-deps $$(sed -n 's/^# no-deps: //p' bench/requirements/peers.txt)
+	@touch $@
 
 .venv/.docs: $(PINS) | .venv/bin/python
 	@echo "installing spiritsafe[docs] into .venv"
