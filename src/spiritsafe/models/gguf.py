@@ -105,6 +105,8 @@ def _model(fields: dict[str, Any], weights: dict[str, torch.Tensor], source: Pat
     if missing:
         raise ModelError(str(source), f"lacks the tensors of {', '.join(missing[:3])}")
     model.tie_weights()
+    if (turn := fields.get("tokenizer.ggml.eot_token_id")) not in (None, config.eos_token_id):
+        model.generation_config.eos_token_id = [config.eos_token_id, turn]
     return model
 
 

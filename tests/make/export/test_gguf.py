@@ -120,6 +120,15 @@ def student(tmp_path: Path) -> Path:
     return write_student(tmp_path / "student", Student())
 
 
+def test_a_second_token_that_ends_an_answer_goes_along(student: Path) -> None:
+    settings = student / "generation_config.json"
+    end, turn = (load_parts(student)[1].convert_tokens_to_ids(token) for token in ("<end>", "<user>"))
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"eos_token_id": [end, turn]}))
+    found = open_model(str(export(student, student.parent / "x.gguf", "gguf-f16")))
+    assert isinstance(found, LocalModel)
+    assert found.end_ids == (end, turn)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

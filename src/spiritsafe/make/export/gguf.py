@@ -4,6 +4,7 @@ Matrices are stored in the asked precision (f16 where a row is no multiple of q8
 Weights are read and written one tensor at a time. Dense llama, qwen2 and qwen3 only.
 """
 
+import json
 import os
 import re
 import tempfile
@@ -216,6 +217,8 @@ def _add_tokenizer(writer: Any, where: str, config: Any, tokenizer: Any) -> None
     if tokenizer.bos_token_id is not None:
         writer.add_bos_token_id(tokenizer.bos_token_id)
     writer.add_eos_token_id(tokenizer.eos_token_id)
+    if turn := [i for i in _end_ids(Path(where)) if i != tokenizer.eos_token_id]:
+        writer.add_eot_token_id(turn[0])
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
     if tokenizer.pad_token_id is not None:
@@ -226,6 +229,13 @@ def _add_tokenizer(writer: Any, where: str, config: Any, tokenizer: Any) -> None
 
 def _head_dim(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _end_ids(folder: Path) -> list[int]:
+    """The tokens that end an answer, by the generation config; [] where there is none."""
+    path = folder / "generation_config.json"
+    found = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def _licence(folder: Path) -> str:
