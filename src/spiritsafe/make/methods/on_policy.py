@@ -10,6 +10,7 @@ from spiritsafe.errors import RecipeError
 from spiritsafe.make.batches import digest_samples, order
 from spiritsafe.make.methods.online import dense
 from spiritsafe.make.objective import TEXT, Objective
+from spiritsafe.make.rollout.engine import Rollout
 from spiritsafe.make.samples import Packed, Sample, Target
 from spiritsafe.recipe import TrainPart
 from spiritsafe.record import digest_of, seed_of
@@ -47,6 +48,18 @@ class Write(Protocol):
     def __call__(self, prompts: Sequence[Ids], *, seeds: Sequence[int]) -> Sequence[Written]:
         """Answers in the prompts' order."""
         ...
+
+
+def student(rollout: Rollout, *, max_tokens: int, temperature: float = 1.0) -> Write:
+    """The rollout's model with its weights of the moment."""
+
+    def write(prompts: Sequence[Ids], *, seeds: Sequence[int]) -> Sequence[Written]:
+        if not prompts:
+            return []
+        rollout.refresh()
+        return rollout.draw(prompts, seeds=seeds, max_tokens=max_tokens, temperature=temperature)
+
+    return write
 
 
 class Gkd:
