@@ -187,44 +187,32 @@ def capture_signals(house: House, entry: Entry) -> Done:
 
 def train_student(house: House, name: str, entry: Entry) -> Done:
     """Train one student from the common start: from served text, from cached signals, or from other draws."""
-    from spiritsafe.make.loop import train
-    from spiritsafe.make.methods import BlackBox, Method, WhiteBox
+    from spiritsafe.make.loop import tracked, train
     from spiritsafe.make.prune import first_changed
-    from spiritsafe.make.signals import load_signals
     from spiritsafe.make.student import save_student
     from spiritsafe.models.local import load_parts
 
-    recipe, teacher = house.run.recipe, house.teacher
-    served = drawn(house)
-    if name == OWN:
-        path = house.run.path("signals", "served.safetensors")
-        method: Method = WhiteBox(load_signals(path, teacher_digest=teacher.digest, exchanges=served))
-        pairs = [teacher.pair(e) for e in served]
-    else:
-        method = BlackBox()
-        texts = served if name == STUDENT else house.exchanges("control")
-        pairs = [teacher.pair(e.model_copy(update={"token_ids": None})) for e in texts]
+    settings, slug = house.run.recipe.make, name.replace(" ", "-")
+    method, samples = _method(house, name)
     model, tokenizer = load_parts(house.run.path(FOLDERS[START]))
     keep = house.stages.records["start"]["notes"]["keep"]
-    slug = name.replace(" ", "-")
     metrics, checkpoint = house.run.path("metrics", f"{slug}.jsonl"), house.run.path("checkpoints", f"{slug}.pt")
-    steps = recipe.make.epochs * -(-len(pairs) // recipe.make.batch)
-    with house.stages.show.bar(f"training steps of the {name}", steps) as tick:
+    told = tracked(settings.track, project=house.run.recipe.run.name, run=f"{house.run.folder.name}-{slug}")
+    with told as track, house.stages.show.bar(f"training steps of the {name}", method.steps) as tick:
         train(
             model,
-            pairs,
             method,
-            recipe.make,
+            settings,
             seed=seed_of(house.seed, "order"),
-            pad_id=teacher.pad_id,
             first_trained=first_changed(keep),
             checkpoint=checkpoint,
-            on_step=partial(_log_step, metrics, slug, tick),
+            on_step=partial(_log_step, metrics, slug, tick, track),
         )
-    entry.count(tokens_in=sum(len(p) + len(a) for p, a in pairs) * recipe.make.epochs)
+    entry.count(tokens_in=sum(s.tokens for s in samples) * settings.epochs)
     save_student(model, tokenizer, folder := house.run.path(FOLDERS[name]))
     checkpoint.unlink(missing_ok=True)
-    return Done((folder,), notes={"answer_tokens": sum(len(a) for _, a in pairs), "method": method.name})
+    answer_tokens = sum(len(s.answer_ids) for s in samples)
+    return Done((folder,), notes={"answer_tokens": answer_tokens, "method": method.name})
 
 
 def measure_fidelity(house: House, entry: Entry) -> Done:
@@ -366,8 +354,24 @@ def _steps(run: Run, name: str) -> str:
     return "".join(f"{line}\n" for line in {json.loads(line)["step"]: line for line in lines}.values())
 
 
-def _log_step(path: Path, student: str, tick: Tick, metrics: dict[str, float | int]) -> None:
+def _method(house: House, name: str) -> tuple[Any, list[Any]]:
+    """What a student learns from, and its samples."""
+    from spiritsafe.make.batches import samples_of
+    from spiritsafe.make.methods import Text, from_cache
+
+    teacher, settings, seed = house.teacher, house.run.recipe.make, seed_of(house.seed, "order")
+    served = drawn(house)
+    if name == OWN:
+        path, samples = house.run.path("signals", "served.safetensors"), samples_of(map(teacher.pair, served))
+        return from_cache(path, served, samples, settings, teacher_digest=teacher.digest, seed=seed), samples
+    texts = served if name == STUDENT else house.exchanges("control")
+    samples = samples_of(teacher.pair(e.model_copy(update={"token_ids": None})) for e in texts)
+    return Text(samples, settings, seed=seed), samples
+
+
+def _log_step(path: Path, student: str, tick: Tick, track: Any, metrics: dict[str, float | int]) -> None:
     append_jsonl(path, [{"student": student, **metrics}])
+    track(metrics)
     tick()
 
 

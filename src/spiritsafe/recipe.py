@@ -100,22 +100,60 @@ class WatchPart(Section):
     alpha: float = Field(default=0.05, gt=0, lt=1)
 
 
-class MakePart(Section):
-    """Depth-pruned students and how they are trained, all from one start with equal steps."""
+class LoraPart(Section):
+    """Low-rank adapters (LoRA, arXiv 2106.09685), merged into the student at the end.
+
+    `targets` are names of linear layers; `all-linear` means all but the head.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+
+
+class TrainPart(Section):
+    """How a student is trained, whatever it learns from.
+
+    A step holds `batch` samples (8 where nothing is said) or about `tokens_per_step` answer tokens; they
+    are packed into rows of at most `tokens_per_row` tokens, which bound the memory. `above-cut` leaves
+    alone what a depth-pruned student shares with its teacher.
+    """
+
+    epochs: int = Field(default=2, ge=1)
+    batch: int | None = Field(default=None, ge=1, description="samples a step")
+    tokens_per_step: int | None = Field(default=None, ge=1, description="answer tokens a step, about")
+    tokens_per_row: int = Field(default=4096, ge=16)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps")
+    schedule: Literal["linear", "cosine", "constant"] = Field(default="linear", description="decay, to a tenth")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=1.0, gt=0, description="largest norm of a step's gradient")
+    average: float = Field(
+        default=0.0, ge=0, lt=1, description="decay per step of the weights' moving average; 0: none"
+    )
+    train: Literal["all", "above-cut"] = "above-cut"
+    lora: LoraPart | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="of products; masters are float32"
+    )
+    checkpoint_every: int = Field(default=20, ge=1, description="steps")
+    diagnose_every: int = Field(default=10, ge=0, description="steps; 0: never")
+    track: Literal["trackio", "mlflow"] | None = None
+
+    @model_validator(mode="after")
+    def _one_size(self) -> "TrainPart":
+        if self.batch and self.tokens_per_step:
+            raise ValueError("batch and tokens_per_step: a step is measured in samples or in tokens; give one")
+        return self
+
+
+class MakePart(TrainPart):
+    """Depth-pruned students, all from one start with equal steps, and how they are trained."""
 
     num_layers: int = Field(ge=1)
     drop: Literal["measured"] | tuple[int, ...] = "measured"
     importance_prompts: int = Field(default=6, ge=1)
-    epochs: int = Field(default=2, ge=1)
-    batch: int = Field(default=8, ge=1, description="exchanges a step")
-    learning_rate: float = Field(default=1e-4, gt=0)
-    warmup: float = Field(default=0.1, ge=0, lt=1, description="share of the steps")
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip: float = Field(default=1.0, gt=0)
-    train: Literal["all", "above-cut"] = "above-cut"
     top_k: int = Field(default=50, ge=1)
-    checkpoint_every: int = Field(default=20, ge=1)
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class MeasurePart(Section):

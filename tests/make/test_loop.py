@@ -1,27 +1,32 @@
-"""Training: what is frozen stays, a killed run ends as one that was not, and a student comes closer."""
+"""Training: what is frozen stays, batches add up, checkpoints are refused or continued, a student comes closer."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from spiritsafe.errors import DataError
-from spiritsafe.make.loop import compute_dtype, learning_rate, train, trained_weights
-from spiritsafe.make.methods import BlackBox, Method, WhiteBox
+from spiritsafe.make.batches import samples_of
+from spiritsafe.make.loop import train
+from spiritsafe.make.loop.learner import Learner
+from spiritsafe.make.loop.schedule import learning_rate
+from spiritsafe.make.loop.weights import Weights, compute_dtype, rows_added, trained_weights
+from spiritsafe.make.methods import Cached, Text, from_cache
+from spiritsafe.make.objective import TEXT
+from spiritsafe.make.packing import pack
 from spiritsafe.make.prune import prune
-from spiritsafe.make.signals import capture, load_signals
+from spiritsafe.make.samples import Sample, Target
+from spiritsafe.make.signals import capture
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import Pair, answer_logprobs
-from spiritsafe.recipe import MakePart
+from spiritsafe.recipe import TrainPart
 from spiritsafe.record import Exchange
+from tests.make.trains import data
 
-PART = MakePart(num_layers=3, epochs=4, batch=4, learning_rate=3e-3, checkpoint_every=2, dtype="float32")
+PART = TrainPart(epochs=4, batch=4, learning_rate=3e-3, checkpoint_every=2, dtype="float32")
 KEEP, FIRST = (0, 2, 3), 1
-
-
-class Killed(Exception):
-    """A kill in the middle."""
 
 
 @pytest.fixture
@@ -31,21 +36,51 @@ def student(teacher: LocalModel) -> Any:
 
 
 @pytest.fixture
-def white_box(teacher: LocalModel, answers: list[Exchange], tmp_path: Path) -> WhiteBox:
+def samples(pairs: list[Pair]) -> list[Sample]:
+    """The teacher's answers."""
+    return samples_of(pairs)
+
+
+@pytest.fixture
+def cached(teacher: LocalModel, answers: list[Exchange], samples: list[Sample], tmp_path: Path) -> Cached:
     """Learning from cached log-probabilities."""
-    capture(teacher, answers, tmp_path / "s.safetensors", top_k=8)
-    return WhiteBox(load_signals(tmp_path / "s.safetensors", teacher_digest=teacher.digest, exchanges=answers))
+    path = tmp_path / "s.safetensors"
+    capture(teacher, answers, path, top_k=8)
+    return from_cache(path, answers, samples, PART, teacher_digest=teacher.digest, seed=5)
 
 
-def fit(model: Any, pairs: list[Pair], method: Method | None = None, part: MakePart = PART, **options: Any) -> Any:
+def fit(model: Any, samples: list[Sample], method: Any = None, part: TrainPart = PART, **options: Any) -> Any:
     """Train the model as a student pruned at layer `FIRST`."""
-    train(model, pairs, method or BlackBox(), part, **{"seed": 5, "pad_id": 1, "first_trained": FIRST, **options})
+    train(model, method or Text(samples, part, seed=5), part, **{"seed": 5, "first_trained": FIRST, **options})
     return model
 
 
-def weights(model: Any) -> list[torch.Tensor]:
+def told(model: Any, samples: list[Sample], **options: Any) -> list[dict[str, float | int]]:
+    """The metrics of a training."""
+    found: list[dict[str, float | int]] = []
+    fit(model, samples, on_step=found.append, **options)
+    return found
+
+
+def gradients(model: Any, *, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The gradient of all weights over one step, rows of `size` tokens."""
+    trained, rows = trained_weights(model, TrainPart(train="all"), 0), pack(data(), tokens_per_row=size)
+    total = sum(len(row.tokens_N) for row in rows)
+    with rows_added(model.get_input_embeddings()), Weights(model, trained, dtype, first=0):
+        for row in rows:
+            torch.autograd.backward(Learner(model, 0)(row, [Target(TEXT)], scale=1 / total)[0])
+        assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in trained)
+        return torch.cat([w.grad.flatten() for w in trained if w.grad is not None])
+
+
+def flat(model: Any) -> Tensor:
     """A copy of all weights."""
-    return [w.detach().clone() for w in model.parameters()]
+    return torch.cat([w.detach().flatten() for w in model.parameters()])
+
+
+def apart(found: Tensor, wanted: Tensor) -> float:
+    """The relative distance of two vectors."""
+    return float((found - wanted).norm() / wanted.norm())
 
 
 def divergence(teacher: LocalModel, model: Any, pairs: list[Pair]) -> float:
@@ -56,116 +91,190 @@ def divergence(teacher: LocalModel, model: Any, pairs: list[Pair]) -> float:
     return float((p.exp() * (p - q)).sum(-1).mean())
 
 
-def test_what_lies_below_the_cut_does_not_change(student: Any, pairs: list[Pair]) -> None:
+@pytest.mark.parametrize("size", [16, 48, 200])
+def test_one_big_batch_equals_many_small_ones(student: Any, size: int) -> None:
+    assert apart(gradients(student, size=size), gradients(student, size=10_000)) < 1e-6
+
+
+def test_the_gradient_is_that_of_the_whole_model_without_packing(student: Any) -> None:
+    found = gradients(student, size=10_000)
+    losses = []
+    for sample in data():
+        logits = student(torch.tensor([sample.prompt_ids + sample.answer_ids])).logits[
+            0, -len(sample.answer_ids) - 1 : -1
+        ]
+        losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(sample.answer_ids), reduction="sum"))
+    student.get_input_embeddings().padding_idx = None
+    torch.autograd.backward(torch.stack(losses).sum() / sum(len(s.answer_ids) for s in data()))
+    plain = torch.cat([w.grad.flatten() for w in student.parameters()])
+    assert apart(found, plain) < 1e-5
+
+
+def test_in_bfloat16_the_gradient_is_within_five_percent_and_no_worse_than_autocasts(student: Any) -> None:
+    exact = gradients(student, size=10_000)
+    found = apart(gradients(student, size=10_000, dtype=torch.bfloat16), exact)
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = apart(gradients(student, size=10_000), exact)
+    assert 0 < found < 0.05
+    assert found < 1.3 * theirs
+
+
+def test_a_frequent_tokens_gradient_is_not_lost_in_bfloat16(student: Any) -> None:
+    """Five hundred equal small gradients of one token, which bfloat16 stops adding at 256 of them."""
+    embedding = student.get_input_embeddings()
+    with rows_added(embedding), Weights(student, [embedding.weight], torch.bfloat16, first=0):
+        torch.autograd.backward(embedding(torch.full((1, 500), 3)).sum())
+        assert embedding.weight.grad[3].tolist() == [500.0] * embedding.weight.shape[1]
+
+
+def test_what_lies_below_the_cut_does_not_change(student: Any, samples: list[Sample]) -> None:
     before = {name: w.detach().clone() for name, w in student.named_parameters()}
-    fit(student, pairs)
+    fit(student, samples, part=PART.model_copy(update={"dtype": "bfloat16"}))
     changed = {name for name, w in student.named_parameters() if not torch.equal(w, before[name])}
     above = {name for name in before if name.startswith(("model.layers.1.", "model.layers.2.", "model.norm"))}
     assert changed == above
+    assert {w.dtype for w in student.parameters()} == {torch.float32}
 
 
-def test_all_weights_are_trained_where_the_recipe_says_so(student: Any) -> None:
-    assert len(trained_weights(student, "all", FIRST)) == len(list(student.parameters()))
-    assert len(trained_weights(student, "above-cut", 0)) == len(list(student.parameters())) - 1
+def test_frozen_layers_run_once_whatever_the_number_of_epochs(teacher: LocalModel, samples: list[Sample]) -> None:
+    def runs(epochs: int) -> tuple[int, int]:
+        model, seen = prune(teacher.model, KEEP), [0, 0]
+        for number in (0, 2):
+            model.model.layers[number].register_forward_hook(lambda *_, k=number // 2: seen.__setitem__(k, seen[k] + 1))
+        fit(model, samples, part=PART.model_copy(update={"epochs": epochs}))
+        return seen[0], seen[1]
+
+    (once, above_once), (four, above_four) = runs(1), runs(4)
+    assert once == four
+    assert above_four - above_once == 3 * len(samples) / 4
 
 
-@pytest.mark.parametrize("stop", [1, 2, 5, 7])
-def test_a_killed_run_continues_to_the_same_bits(
-    teacher: LocalModel, student: Any, pairs: list[Pair], tmp_path: Path, stop: int
+def test_above_the_cut_is_all_there_is_to_train_where_nothing_else_has_a_gradient(
+    teacher: LocalModel, samples: list[Sample]
 ) -> None:
-    told: list[int] = []
-
-    def kill(metrics: dict[str, float | int]) -> None:
-        if metrics["step"] == stop:
-            raise Killed
-
-    whole = weights(fit(student, pairs))
-    with pytest.raises(Killed):
-        fit(prune(teacher.model, KEEP), pairs, checkpoint=tmp_path / "c.pt", on_step=kill)
-    resumed = fit(
-        prune(teacher.model, KEEP),
-        pairs,
-        checkpoint=tmp_path / "c.pt",
-        on_step=lambda metrics: told.append(int(metrics["step"])),
-    )
-    assert all(torch.equal(a, b) for a, b in zip(whole, weights(resumed), strict=True))
-    assert told == list(range(stop // 2 * 2 + 1, 13))
+    """With the cut at layer 0 and the embedding frozen, cached states are the embeddings: the first losses agree."""
+    first = told(prune(teacher.model, KEEP), samples, first_trained=0)
+    cut = told(prune(teacher.model, KEEP), samples, first_trained=2)
+    whole = told(prune(teacher.model, KEEP), samples, part=PART.model_copy(update={"train": "all"}))
+    assert first[0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-5)
+    assert cut[0]["loss"] == pytest.approx(whole[0]["loss"], rel=1e-5)
+    assert first[0]["grad_norm"] > cut[0]["grad_norm"]
 
 
 @pytest.mark.parametrize(
-    "other", [{"seed": 6}, {"first_trained": 2}, {"part": PART.model_copy(update={"learning_rate": 1e-3})}]
+    ("named", "other"),
+    [
+        ("run.seed", {"seed": 6}),
+        ("run.first_trained", {"first_trained": 2}),
+        ("settings.learning_rate", {"part": PART.model_copy(update={"learning_rate": 1e-3})}),
+        ("settings.tokens_per_row", {"part": PART.model_copy(update={"tokens_per_row": 64})}),
+    ],
 )
-def test_a_checkpoint_of_other_settings_is_refused(
-    teacher: LocalModel, student: Any, pairs: list[Pair], tmp_path: Path, other: dict[str, Any]
+def test_a_checkpoint_of_other_settings_is_refused_by_name(
+    teacher: LocalModel, student: Any, samples: list[Sample], tmp_path: Path, named: str, other: dict[str, Any]
 ) -> None:
-    fit(student, pairs, checkpoint=tmp_path / "c.pt")
+    fit(student, samples, checkpoint=tmp_path / "c.pt")
     assert (tmp_path / "c.pt").exists()
-    with pytest.raises(DataError, match=r"c\.pt: belongs to other settings or data; delete it and run again"):
-        fit(prune(teacher.model, KEEP), pairs, checkpoint=tmp_path / "c.pt", **other)
+    with pytest.raises(DataError, match=rf"c\.pt: belongs to other settings or data: {named} differ; delete it"):
+        fit(prune(teacher.model, KEEP), samples, checkpoint=tmp_path / "c.pt", **other)
 
 
-def test_a_checkpoint_of_other_data_or_another_method_is_refused(
-    teacher: LocalModel, student: Any, pairs: list[Pair], white_box: WhiteBox, tmp_path: Path
+def test_a_checkpoint_of_other_data_another_method_or_another_start_is_refused(
+    teacher: LocalModel, student: Any, samples: list[Sample], cached: Cached, tmp_path: Path
 ) -> None:
-    fit(student, pairs, checkpoint=tmp_path / "c.pt")
-    for others, method in ((pairs[::-1], BlackBox()), (pairs, white_box)):
-        with pytest.raises(DataError, match="belongs to other settings or data"):
-            fit(prune(teacher.model, KEEP), others, method, checkpoint=tmp_path / "c.pt")
+    fit(student, samples, checkpoint=tmp_path / "c.pt")
+    for others, method, start, named in (
+        (samples[::-1], None, KEEP, "data.digest"),
+        (samples, cached, KEEP, "data.digest, data.method"),
+        (samples, None, (0, 1, 3), "run.start"),
+    ):
+        with pytest.raises(DataError, match=f"other settings or data: {named} differ"):
+            fit(prune(teacher.model, start), others, method, checkpoint=tmp_path / "c.pt")
 
 
-def test_a_broken_checkpoint_is_one_line(student: Any, pairs: list[Pair], tmp_path: Path) -> None:
+def test_what_only_decides_how_fast_it_goes_does_not_refuse_a_checkpoint(
+    teacher: LocalModel, student: Any, samples: list[Sample], tmp_path: Path
+) -> None:
+    whole = fit(student, samples, checkpoint=tmp_path / "c.pt")
+    part = PART.model_copy(update={"checkpoint_every": 3, "diagnose_every": 1})
+    resumed = fit(prune(teacher.model, KEEP), samples, part=part, checkpoint=tmp_path / "c.pt")
+    assert all(a.equal(b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_broken_checkpoint_is_one_line(student: Any, samples: list[Sample], tmp_path: Path) -> None:
     (tmp_path / "c.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(DataError, match=r"c\.pt: cannot be read") as caught:
-        fit(student, pairs, checkpoint=tmp_path / "c.pt")
+        fit(student, samples, checkpoint=tmp_path / "c.pt")
     assert "\n" not in str(caught.value)
 
 
 def test_both_methods_bring_the_student_closer(
-    teacher: LocalModel, student: Any, pairs: list[Pair], white_box: WhiteBox
+    teacher: LocalModel, student: Any, pairs: list[Pair], samples: list[Sample], tmp_path: Path, answers: list[Exchange]
 ) -> None:
-    before = divergence(teacher, student, pairs)
-    part = PART.model_copy(update={"epochs": 12})
-    text = divergence(teacher, fit(student, pairs, part=part), pairs)
-    cached = divergence(teacher, fit(prune(teacher.model, KEEP), pairs, white_box, part), pairs)
-    assert cached < text
-    assert cached < 0.7 * before
+    before, part = divergence(teacher, student, pairs), PART.model_copy(update={"epochs": 12})
+    path = tmp_path / "s.safetensors"
+    capture(teacher, answers, path, top_k=8)
+    cached = from_cache(path, answers, samples, part, teacher_digest=teacher.digest, seed=5)
+    text = divergence(teacher, fit(student, samples, part=part), pairs)
+    white = divergence(teacher, fit(prune(teacher.model, KEEP), samples, cached, part), pairs)
+    assert white < text
+    assert white < 0.7 * before
 
 
 def test_the_teacher_itself_has_nothing_to_learn_from_its_own_signals(
-    teacher: LocalModel, pairs: list[Pair], white_box: WhiteBox
+    teacher: LocalModel, samples: list[Sample], cached: Cached
 ) -> None:
-    losses: list[float] = []
-    part = PART.model_copy(update={"learning_rate": 1e-9})
-    fit(prune(teacher.model, range(4)), pairs, white_box, part, on_step=lambda m: losses.append(m["loss"]))
-    assert max(map(abs, losses)) < 1e-4
+    part = PART.model_copy(update={"learning_rate": 1e-9, "diagnose_every": 1})
+    found = told(prune(teacher.model, range(4)), samples, method=cached, part=part)
+    assert max(abs(m["loss"]) for m in found) < 1e-4
+    for m in found:
+        assert m["overlap"] == 1
+        assert m["student_mass"] == pytest.approx(m["teacher_mass"], abs=1e-4)
 
 
-def test_every_step_is_told_with_its_figures(student: Any, pairs: list[Pair]) -> None:
-    told: list[dict[str, float | int]] = []
-    fit(student, pairs, on_step=told.append)
-    assert [m["step"] for m in told] == list(range(1, 13))
-    assert sum(m["tokens"] for m in told) == PART.epochs * sum(len(answer) for _, answer in pairs)
-    assert all({"step", "steps", "loss", "tokens", "lr", "grad_norm", "elapsed_s"} == set(m) for m in told)
-    assert told[-1]["loss"] < told[0]["loss"]
+def test_every_step_is_told_with_its_figures(student: Any, samples: list[Sample]) -> None:
+    found = told(student, samples, part=PART.model_copy(update={"diagnose_every": 0}))
+    assert [m["step"] for m in found] == list(range(1, 13))
+    assert sum(m["answer_tokens"] for m in found) == PART.epochs * sum(len(s.answer_ids) for s in samples)
+    assert sum(m["tokens"] for m in found) == PART.epochs * sum(s.tokens for s in samples)
+    names = {"step", "steps", "loss", "tokens", "answer_tokens", "lr", "grad_norm", "elapsed_s", "tokens_per_s"}
+    assert all(set(m) == names for m in found)
+    assert found[-1]["loss"] < found[0]["loss"]
 
 
-def test_the_first_step_of_training_in_bfloat16_is_near_that_in_float32(teacher: LocalModel, pairs: list[Pair]) -> None:
-    found = []
-    for dtype in ("float32", "bfloat16"):
-        told: list[dict[str, float | int]] = []
-        part = PART.model_copy(update={"dtype": dtype})
-        fit(prune(teacher.model, KEEP), pairs, part=part, on_step=told.append)
-        found.append(told[0]["loss"])
-    assert found[1] == pytest.approx(found[0], rel=0.02)
-    assert compute_dtype("bfloat16") == torch.bfloat16
-    assert compute_dtype("auto") in (torch.bfloat16, torch.float32)
+def test_an_average_of_nearly_1_stays_at_the_start_and_none_moves_away(
+    teacher: LocalModel, student: Any, samples: list[Sample]
+) -> None:
+    start = flat(student)
+    moves = flat(fit(student, samples)) - start
+    part = PART.model_copy(update={"average": 0.9999})
+    stays = flat(fit(prune(teacher.model, KEEP), samples, part=part)) - start
+    assert 0 < stays.abs().max() < 0.01 * moves.abs().max()
 
 
-def test_the_rate_warms_up_and_decays_to_a_tenth() -> None:
-    rates = [learning_rate(step, 100, PART) for step in range(100)]
+def test_a_token_of_weight_0_teaches_nothing(student: Any) -> None:
+    part = PART.model_copy(update={"epochs": 1, "weight_decay": 0.0})
+    silent = [Sample(s.prompt_ids, s.answer_ids, (0.0,) * len(s.answer_ids)) for s in data()]
+    assert {m["grad_norm"] for m in told(student, silent, part=part)} == {0.0}
+
+
+def test_the_dtype_follows_the_recipe() -> None:
+    here = torch.device("cpu")
+    assert compute_dtype("bfloat16", here) == torch.bfloat16
+    assert compute_dtype("auto", here) in (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_rate_warms_up_and_decays_to_a_tenth(schedule: str) -> None:
+    part = PART.model_copy(update={"schedule": schedule})
+    rates = [learning_rate(step, 100, part) for step in range(100)]
     top = rates.index(max(rates))
     assert max(rates) == pytest.approx(PART.learning_rate)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     assert 0.1 * PART.learning_rate <= rates[-1] <= 0.12 * PART.learning_rate
-    assert min(rates) > 0
+
+
+def test_a_constant_rate_only_warms_up() -> None:
+    part = PART.model_copy(update={"schedule": "constant"})
+    assert {learning_rate(step, 100, part) for step in range(10, 100)} == {PART.learning_rate}

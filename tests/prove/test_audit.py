@@ -10,8 +10,9 @@ import pytest
 
 from spiritsafe.errors import DataError
 from spiritsafe.evidence import uniformity_p
+from spiritsafe.make.batches import samples_of
 from spiritsafe.make.loop import train
-from spiritsafe.make.methods import BlackBox
+from spiritsafe.make.methods import Text
 from spiritsafe.make.prune import prune
 from spiritsafe.models import ask, open_model, user
 from spiritsafe.models.local import LocalModel
@@ -40,8 +41,8 @@ def student_of(teacher: LocalModel) -> Callable[[list[Exchange]], LocalModel]:
 
     def learn(exchanges: list[Exchange]) -> LocalModel:
         copy = prune(teacher.model, (0, 1, 3))
-        pairs = [teacher.pair(e) for e in exchanges]
-        train(copy, pairs, BlackBox(), LEARN, seed=0, pad_id=teacher.pad_id, first_trained=2)
+        samples = samples_of([teacher.pair(e) for e in exchanges])
+        train(copy, Text(samples, LEARN, seed=0), LEARN, seed=0, first_trained=2)
         return LocalModel("student", "student", copy, teacher.tokenizer, batch=2048)
 
     return learn

@@ -1,16 +1,67 @@
-"""Exchanges -> training batches in a seeded order that does not depend on where a run was resumed.
+"""Which samples each step sees, in a seeded order that does not depend on where a run was resumed.
 
-Suffixes name axes: B batch, T time, N answer tokens of the batch.
+Also right-padded batches for what is not training. Suffixes: B batch, T time, N answer tokens of the batch.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spiritsafe.make.samples import Sample
 from spiritsafe.models.scoring import Pair
+from spiritsafe.recipe import TrainPart
+
+BATCH = 8
+
+
+def order(sizes: Sequence[int], settings: TrainPart, *, seed: int) -> list[tuple[int, ...]]:
+    """The samples of each step; `sizes` are their answer tokens.
+
+    Every epoch is a seeded permutation, cut after `batch` samples or before a step would hold more than
+    `tokens_per_step` answer tokens; no step crosses an epoch's end.
+    """
+    mixed = [_permutation(len(sizes), epoch, seed) for epoch in range(settings.epochs)]
+    if settings.tokens_per_step:
+        return [step for epoch in mixed for step in _cut(epoch, sizes, settings.tokens_per_step)]
+    size = settings.batch or BATCH
+    return [tuple(epoch[start : start + size]) for epoch in mixed for start in range(0, len(sizes), size)]
+
+
+def digest_samples(samples: Sequence[Sample]) -> str:
+    """A digest of the samples' tokens and weights, in order."""
+    total = hashlib.sha256()
+    for sample in samples:
+        for ids in (sample.prompt_ids, sample.answer_ids):
+            total.update(np.array([len(ids), *ids], dtype=np.int64).tobytes())
+        total.update(np.array(sample.weights or (), dtype=np.float64).tobytes())
+        total.update(sample.teacher.encode() + b"\0")
+    return total.hexdigest()
+
+
+def samples_of(pairs: Iterable[Pair]) -> list[Sample]:
+    """(prompt ids, answer ids) as samples."""
+    return [Sample(prompt, answer) for prompt, answer in pairs]
+
+
+def _permutation(num: int, epoch: int, seed: int) -> list[int]:
+    mixed: list[int] = np.random.Generator(np.random.Philox(key=seed, counter=epoch << 128)).permutation(num).tolist()
+    return mixed
+
+
+def _cut(mixed: Sequence[int], sizes: Sequence[int], most: int) -> list[tuple[int, ...]]:
+    steps: list[list[int]] = []
+    held = most
+    for i in mixed:
+        if held + sizes[i] > most:
+            steps.append([])
+            held = 0
+        steps[-1].append(i)
+        held += sizes[i]
+    return [tuple(step) for step in steps]
 
 
 @dataclass(frozen=True)
@@ -26,15 +77,6 @@ class Batch:
     rows_N: Tensor
     columns_N: Tensor
     targets_N: Tensor
-
-
-def order(num: int, *, epochs: int, size: int, seed: int) -> list[tuple[int, ...]]:
-    """Which exchanges each step sees: every epoch a seeded permutation, cut into batches of `size`."""
-    steps: list[tuple[int, ...]] = []
-    for epoch in range(epochs):
-        mixed = np.random.Generator(np.random.Philox(key=seed, counter=epoch << 128)).permutation(num).tolist()
-        steps += [tuple(mixed[start : start + size]) for start in range(0, num, size)]
-    return steps
 
 
 def collate(pairs: Sequence[Pair], items: tuple[int, ...], *, pad_id: int) -> Batch:

@@ -67,7 +67,7 @@ class Target:
 
 
 class Method(Protocol):
-    """One way to learn. The order of samples depends on the seed and the step alone."""
+    """One way to learn. What a step sees depends on the seed, the step and, on-policy, the student alone."""
 
     @property
     def name(self) -> str:
@@ -77,6 +77,16 @@ class Method(Protocol):
     @property
     def steps(self) -> int:
         """Optimiser steps."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides what it gives (samples, signals, own settings): another one's checkpoint is refused."""
+        ...
+
+    @property
+    def on_policy(self) -> bool:
+        """Whether the student writes samples, for which it must be whole in this process."""
         ...
 
     def samples(self, step: int) -> Sequence[Sample]:

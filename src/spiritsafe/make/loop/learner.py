@@ -1,0 +1,59 @@
+"""One packed row through model and loss: the module whose forward pass is a step's unit of work.
+
+Suffixes: N answer tokens of the row, D hidden, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spiritsafe.make.head import head_loss
+from spiritsafe.make.loop.diagnose import Figures, diagnose
+from spiritsafe.make.loop.trunk import head_of, hidden_states
+from spiritsafe.make.prune import layers_left
+from spiritsafe.make.samples import Packed, Target
+
+
+class Learner(nn.Module):
+    """A model that learns; its layers before `first` have run already where `states_TD` are given."""
+
+    def __init__(self, model: Any, first: int) -> None:
+        super().__init__()
+        self.model, self._first = model, first
+
+    def forward(
+        self,
+        row: Packed,
+        targets: Sequence[Target],
+        *,
+        scale: float,
+        states_TD: Tensor | None = None,
+        look: bool = False,
+    ) -> tuple[Tensor, Figures]:
+        """`scale` times the weighted sum of the row's losses; with `look`, also what a glance at it shows."""
+        if states_TD is None:
+            hidden_ND = hidden_states(self.model, row)
+        else:
+            with layers_left(self.model, range(self._first, len(self.model.model.layers))):
+                hidden_ND = hidden_states(self.model, row, states_TD=states_TD)
+        head_VD = head_of(self.model).to(hidden_ND.dtype)
+        figures = diagnose(hidden_ND.detach(), head_VD.detach(), targets) if look else {}
+        losses = [_loss(hidden_ND, head_VD, row, target, scale) for target in targets]
+        return torch.stack(losses).sum(), figures
+
+
+def _loss(hidden_ND: Tensor, head_VD: Tensor, row: Packed, target: Target, scale: float) -> Tensor:
+    rows = slice(None) if target.rows is None else target.rows
+    if not row.weights_N[rows].any():
+        return 0 * (hidden_ND.sum() + head_VD.sum())  # every process must have the same gradients to exchange
+    return head_loss(
+        hidden_ND[rows],
+        head_VD,
+        row.tokens_N[rows],
+        target.objective,
+        signal=target.signal,
+        weights_N=row.weights_N[rows],
+        scale=scale * target.weight,
+    ).total
