@@ -19,7 +19,7 @@ LEVELS = 255
 class Precision:
     """Distance of levels in nats: `finest` at probability 1, growing by exp(`growth` x nats), up to `coarsest`."""
 
-    finest: float = 0.02
+    finest: float = 0.012
     growth: float = 0.5
     coarsest: float = 0.5
 
