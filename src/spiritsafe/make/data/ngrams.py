@@ -1,8 +1,8 @@
 """Texts as hashed n-grams of tokens, many at once, equal on every machine.
 
-A token is a word, a number, a symbol (if wanted), or one character of a script that writes no spaces (Han,
-kana, Thai, Lao, Khmer, Burmese, Tibetan). Texts are compared as NFKC with case folded, without invisible
-characters; `1,000.50` is `1000.5`. A German `1.000` is read as the number 1.
+A token is a word, a number, an operator between numbers, any other symbol (if wanted), or one character of a
+script that writes no spaces (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan). Texts are compared as NFKC with
+case folded, without invisible characters; `1,000.50` is `1000.5`. A German `1.000` is read as the number 1.
 """
 
 import re
@@ -22,10 +22,12 @@ SPACELESS += "\U00020000-\U000323af"
 # Vowel signs and accents that regular expressions do not count as letters: combining, Hebrew, Arabic, Indic.
 MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
 WORD = rf"\d+(?:\.\d+)+|(?:[^\W{SPACELESS}]|[{MARKS}])+|[{SPACELESS}]"
-WORDS, SYMBOLS = re.compile(WORD), re.compile(rf"{WORD}|[^\w\s]")
+OPERATOR = r"\*\*|[-+*/^=<>×÷]"
+WORDS, SYMBOLS = re.compile(rf"{WORD}|(?<=\d)(?:{OPERATOR})(?=\d)"), re.compile(rf"{WORD}|[^\w\s]")
+TIGHT = re.compile(rf"(?<=\d)\s*({OPERATOR})\s*(?=\d)")
 INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
 THOUSANDS = re.compile(r"(?<=\d)[,\u2009\u202f'](?=\d{3}(?!\d))")
-ZEROS = re.compile(r"(\.\d*?)0+(?!\d)")
+DECIMALS = re.compile(r"(?<=\d)\.\d+")
 
 # An odd multiplier for polynomial hashes, and the constants of splitmix64 (Steele et al., OOPSLA 2014).
 BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -60,7 +62,8 @@ def normal(text: str) -> str:
     else:
         text = unicodedata.normalize("NFKC", text.translate(INVISIBLE))
         text = unicodedata.normalize("NFKC", text.casefold())
-    return ZEROS.sub(lambda m: m[1].rstrip("."), THOUSANDS.sub("", text))
+    text = DECIMALS.sub(lambda m: m[0].rstrip("0").rstrip("."), THOUSANDS.sub("", text))
+    return TIGHT.sub(r"\1", text)
 
 
 def tokens(text: str, *, symbols: bool = False) -> list[str]:
