@@ -95,12 +95,22 @@ struct Matrix {
 
   // `rows[n]` is the n-th output's weights, null where there is none; called by all threads of a team.
   void pack(const std::vector<const float*>& rows) {
+    constexpr long block = 16, words = block / kPair;  // of 4 bytes: one float or a pair of bf16
+    alignas(64) T narrowed[kPanel][block] = {};
 #pragma omp for schedule(static)
     for (long panel = 0; panel < panels; ++panel)
-      for (long j = 0; j < kPanel; ++j)
-        if (const float* row = rows[panel * kPanel + j])
-          for (long k = 0; k < inner; ++k)
-            narrow(row[k], packed + (panel * inner * kPanel + k / kPair * kPair * kPanel + j * kPair + k % kPair));
+      for (long k = 0; k < inner; k += block) {
+        const long some = std::min(block, inner - k);
+        for (long j = 0; j < kPanel; ++j)
+          if (const float* row = rows[panel * kPanel + j])
+            for (long i = 0; i < some; ++i) narrow(row[k + i], &narrowed[j][i]);
+          else
+            std::fill_n(narrowed[j], block, T{});
+        uint32_t* out = (uint32_t*)(packed + (panel * inner + k) * kPanel);
+        const uint32_t* in = (const uint32_t*)narrowed;
+        for (long w = 0; w < some / kPair; ++w)
+          for (long j = 0; j < kPanel; ++j) out[w * kPanel + j] = in[j * words + w];
+      }
   }
 
   void make(long outputs, long inner_) {

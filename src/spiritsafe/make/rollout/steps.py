@@ -134,8 +134,10 @@ class Steps:
         cosines, sines = core.rotary_emb(torch.zeros(1), positions)
         half = cosines.shape[-1] // 2
         tables = [table[0, :, :half].float().contiguous() for table in (cosines, sines)]
-        modules = (core.embed_tokens, core.norm, self.model.get_output_embeddings())
-        return [*map(_weight, modules), *tables]
+        first, last = core.embed_tokens, self.model.get_output_embeddings()
+        tied = last.weight is first.weight and not any(hasattr(module, "base_layer") for module in (first, last))
+        embedding = _weight(first)
+        return [embedding, _weight(core.norm), embedding if tied else _weight(last), *tables]
 
 
 def _layer_weights(layer: Any) -> list[Tensor | None]:
