@@ -23,11 +23,12 @@ Take = Callable[[int], Sequence[Request]]
 
 @dataclass(frozen=True)
 class Unanswered:
-    """A request without an answer, and why; `passing` where it may be answered another time."""
+    """A request without an answer, and why; `passing` where it may be answered another time, `cut` by the time."""
 
     request: Request
     error: str
     passing: bool
+    cut: bool = False
 
 
 Keep = Callable[[Exchange | Unanswered], None]
@@ -67,14 +68,15 @@ def _one(
     model: EndpointModel, request: Request, *, tries: int, timeout_s: float, ends_s: float | None
 ) -> Exchange | Unanswered:
     def wait(pause_s: float) -> None:
-        if ends_s is not None and time.monotonic() + pause_s > ends_s:
+        left_s = pause_s if ends_s is None else max(0.0, ends_s - time.monotonic())
+        time.sleep(min(pause_s, left_s))
+        if left_s < pause_s:
             raise TimeoutError
-        time.sleep(pause_s)
 
     try:
         return patiently(partial(model.answer, request, timeout_s=timeout_s), tries=tries, wait=wait)
     except TimeoutError:
-        return Unanswered(request, "the time was up before it could be tried again", passing=True)
+        return Unanswered(request, "the time was up before it could be tried again", passing=True, cut=True)
     except SpiritsafeError as error:
         return Unanswered(request, str(error), passing=isinstance(error, Busy))
 

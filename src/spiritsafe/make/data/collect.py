@@ -128,12 +128,11 @@ class _Work:
 
     def keep(self, result: Exchange | Unanswered) -> None:
         """Store a result at once."""
-        self.tick()
+        self.meter.settle(result.request if isinstance(result, Unanswered) else result)
         if isinstance(result, Unanswered):
-            self.meter.settle(result.request)
             self._fail(result)
             return
-        self.meter.settle(result)
+        self.tick()
         self.meter.count(result)
         price = self.meter.price(result.usage.prompt_tokens, result.usage.completion_tokens).usd
         append_jsonl(self.path, [result.model_copy(update={"cost_usd": result.cost_usd + price})])
@@ -156,6 +155,10 @@ class _Work:
         )
 
     def _fail(self, result: Unanswered) -> None:
+        if result.cut:
+            self.left.append(result.request)
+            return
+        self.tick()
         known = exchange_id(self.digest, result.request)
         failure = Failure(id=known, error=result.error, passing=result.passing, at_s=time.time())
         append_jsonl(_failures(self.path), [failure])
