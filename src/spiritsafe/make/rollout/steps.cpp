@@ -380,6 +380,7 @@ struct Llama final : Model {
     for (long t = 0; t < whole; t += kKeys) {
       v16 dot[G] = {};
       for (long d = 0; d < s.dim; ++d) {
+        __builtin_prefetch(key + (t + 2 * kKeys) * s.dim + d * kKeys);
         const v16 k = widen(key + t * s.dim + d * kKeys);
         for (int g = 0; g < G; ++g) dot[g] += query[g * s.dim + d] * k;
       }
@@ -408,6 +409,7 @@ struct Llama final : Model {
     v16 acc[G][L] = {};
     for (long t = 0; t < length; ++t)
       for (int i = 0; i < L; ++i) {
+        __builtin_prefetch(value + (t + 32) * padded + first + 16 * i);
         const v16 v = widen(value + t * padded + first + 16 * i);
         for (int g = 0; g < G; ++g) acc[g][i] += weights[g * s.capacity + t] * v;
       }
