@@ -39,6 +39,7 @@ def measure(seed: int) -> list[Row]:
     for size in SIZES:
         prompts = some_prompts(size, local.model.config.vocab_size, seed)
         ours = partial(rollout.draw, prompts, seeds=range(size), max_tokens=NEW_TOKENS)
+        timed(ours)
         peers = {peer: fastest(peer, models, prompts) for peer in PEERS}
         spent = in_turn({"ours": ours, **peers})
         limit = tokens_at_most(size, local.model, half=rollout.half)

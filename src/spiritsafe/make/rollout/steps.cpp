@@ -167,8 +167,9 @@ struct Shape {
   double eps;
 };
 
-// A layer's pointers, then the model's, as Python lists them; null where the architecture has none.
-enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, K_BIAS, V_BIAS, O_BIAS, GATE_BIAS, UP_BIAS, DOWN_BIAS, NORM, NORM2, Q_NORM, K_NORM, LAYER };
+// A layer's pointers, then the model's, as Python lists them; null where the architecture has none;
+// the biases follow Q_BIAS in the order of their weights.
+enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, NORM = Q_BIAS + DOWN + 1, NORM2, Q_NORM, K_NORM, LAYER };
 enum { EMBEDDING, LAST_NORM, HEAD, COSINES, SINES };
 
 struct Model {
