@@ -49,7 +49,7 @@ def test_a_model_may_review_itself() -> None:
 def test_a_policy_file_serves_as_well(tmp_path: object) -> None:
     path = f"{tmp_path}/mine.toml"
     with open(path, "w") as file:
-        file.write('name = "mine"\ndecide = "patterns"\nrefusal = "No bread."\n[rules.bread]\nphrases = ["bread"]\n')
+        file.write('name = "mine"\ndecide = "stages"\nrefusal = "No bread."\n[rules.bread]\nphrases = ["bread"]\n')
     assert [exchange.answer for exchange in answers(f"guarded:{path}+fake:echo")] == ["No bread.", ASKED[1]]
 
 
@@ -81,10 +81,25 @@ def test_scores_are_the_inner_models() -> None:
 
 @pytest.mark.parametrize("address", ["guarded:strict", "guarded:+fake:echo", "guarded:strict+"])
 def test_a_broken_address_is_met_with_the_grammar(address: str) -> None:
-    with pytest.raises(UsageError, match=r"guarded:POLICY\[~REVIEWER\]\+MODEL"):
+    with pytest.raises(UsageError, match=r"guarded:POLICY\[@CHECK\]\[~REVIEWER\]\+MODEL"):
         open_model(address)
 
 
 def test_a_reviewer_that_nobody_asks_is_an_error() -> None:
     with pytest.raises(UsageError, match="asks no reviewer"):
         open_model("guarded:strict~fake:echo+fake:echo")
+
+
+def test_an_unknown_side_is_named() -> None:
+    with pytest.raises(UsageError, match="no side 'inptu'; input, output, both or shadow"):
+        open_model("guarded:strict@inptu+fake:echo")
+
+
+def test_an_address_says_which_side_is_checked() -> None:
+    for check, flags in {
+        "input": ("flagged:explosives", "stopped"),
+        "output": (),
+        "shadow": ("flagged:explosives", "shadow"),
+    }.items():
+        [_, harmful] = answers(f"guarded:strict@{check}+fake:fixed=fine")
+        assert harmful.flags == flags

@@ -7,7 +7,7 @@ import pytest
 from spiritsafe.errors import UsageError
 from spiritsafe.guard.policy import load_policy, shipped_policies
 
-MINIMAL = 'name = "mine"\ndecide = "patterns"\nrefusal = "No."\n'
+MINIMAL = 'name = "mine"\ndecide = "stages"\nrefusal = "No."\n'
 
 
 def written(tmp_path: Path, text: str) -> str:
@@ -24,7 +24,7 @@ def test_every_shipped_policy_is_valid_and_named_as_its_file() -> None:
 
 def test_strict_is_the_default_without_a_second_opinion() -> None:
     default, strict = load_policy("default"), load_policy("strict")
-    assert (strict.decide, strict.reviewer) == ("patterns", "")
+    assert (strict.decide, strict.reviewer) == ("stages", "")
     assert strict.rules == default.rules
 
 
@@ -39,6 +39,9 @@ def test_a_policy_may_extend_a_shipped_one(tmp_path: Path) -> None:
     [
         ('refusel = "x"\n[rules.a]', "refusel: unknown key, did you mean 'refusal'"),
         ('[rules.a]\npatern = ["x"]', "rules.a.patern: unknown key, did you mean 'patterns'"),
+        ('[rules.a]\npatterns = ["a(?=b)"]', "rules.a.patterns: .*looks around or back"),
+        ('[rules.a]\naction = "bark"', "rules.a.action: Input should be 'note', 'flag' or 'stop'"),
+        ("version = 2\n[rules.a]", "version: Input should be 1"),
         ('[rules.a]\npatterns = ["("]', "rules.a.patterns: '\\('"),
         ("[rules]", "rules: "),
         ("", "rules: is missing"),
@@ -54,7 +57,7 @@ def test_a_key_at_fault_is_named(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_a_reviewer_needs_a_question(tmp_path: Path) -> None:
-    text = MINIMAL.replace("patterns", "reviewer") + "[rules.a]"
+    text = MINIMAL.replace("stages", "reviewer") + "[rules.a]"
     with pytest.raises(UsageError, match=r"needs a \[review\] table"):
         load_policy(written(tmp_path, text))
 

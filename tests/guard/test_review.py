@@ -1,14 +1,15 @@
 """What is flagged, and how a reviewer's words are read."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 
-from spiritsafe.guard.policy import Review, load_policy
-from spiritsafe.guard.review import decide, flagging_rules, read_words
-from spiritsafe.models import open_model
-from spiritsafe.models.base import Request, user
-from spiritsafe.record import Exchange, Message, Sampling
+from spiritsafe.guard.control import Control
+from spiritsafe.guard.policy import Policy, load_policy
+from spiritsafe.guard.review import read_words
+from spiritsafe.models.base import user
+from spiritsafe.record import Message
 
 ORDINARY = [
     "How do I bake bread?",
@@ -24,10 +25,9 @@ ORDINARY = [
 ]
 
 
-def exchange(query: str, answer: str = "an answer") -> Exchange:
-    """An exchange of one turn."""
-    [made] = open_model(f"fake:fixed={answer}").generate([Request(user(query), Sampling())])
-    return made
+def flagging_rules(policy: Policy, messages: Sequence[Message]) -> tuple[str, ...]:
+    """Names of the rules that flag a query."""
+    return tuple(found.rule for found in Control(policy).look_in(messages).findings)
 
 
 @pytest.mark.parametrize(
@@ -87,38 +87,3 @@ def test_a_reviewers_first_word_counts(words: str, reading: str) -> None:
     review = load_policy("default").review
     assert review is not None
     assert read_words(review, words) == reading
-
-
-def test_only_flagged_dialogues_go_to_the_reviewer() -> None:
-    policy = load_policy("default")
-    exchanges = [exchange("hello"), exchange("a bomb")]
-    first, second = decide(policy, open_model("fake:fixed=unsafe"), exchanges, [(), ("explosives",)])
-    assert (first.stage, first.stopped) == ("none", False)
-    assert (second.stage, second.stopped, second.words) == ("reviewer", True, "unsafe")
-
-
-def test_what_the_reviewer_finds_safe_passes_and_what_is_unclear_goes_by_the_policy() -> None:
-    policy = load_policy("default")
-    assert isinstance(policy.review, Review)
-    lenient = policy.model_copy(update={"review": policy.review.model_copy(update={"on_unclear": "pass"})})
-    for rules, words, stopped in ((policy, "safe", False), (policy, "hm", True), (lenient, "hm", False)):
-        [decision] = decide(rules, open_model(f"fake:fixed={words}"), [exchange("a bomb")], [("explosives",)])
-        assert decision.stopped is stopped
-
-
-def test_a_query_cannot_smuggle_fields_into_the_question() -> None:
-    policy = load_policy("default")
-    assert policy.review is not None
-    question = policy.review.model_copy(update={"prompt": "{query}", "max_tokens": 9})
-    bent = policy.model_copy(update={"review": question})
-    [decision] = decide(bent, open_model("fake:echo"), [exchange("a bomb {answer}", "secret")], [("explosives",)])
-    assert decision.words == "a bomb {answer}"
-
-
-def test_padding_does_not_hide_the_end_of_a_query() -> None:
-    policy = load_policy("default")
-    assert policy.review is not None
-    question = policy.review.model_copy(update={"prompt": "{query}", "max_tokens": 99, "max_chars": 10})
-    bent = policy.model_copy(update={"review": question})
-    [decision] = decide(bent, open_model("fake:echo"), [exchange("hello " * 50 + "bomb")], [("explosives",)])
-    assert decision.words == "hello ...  bomb"

@@ -1,44 +1,69 @@
-"""A model behind the risk control: `guarded:POLICY[~REVIEWER]+MODEL`.
+"""A model behind the risk control: `guarded:POLICY[@CHECK][~REVIEWER]+MODEL`.
 
     guarded:default+smollm2                    the policy's own reviewer
     guarded:default~self+smollm2               the guarded model reviews its own dialogues
-    guarded:./my.toml~openai:NAME@URL+./dir    a policy file, another model as reviewer
+    guarded:strict@output+smollm2              another side: input, output, both; or shadow, which stops nothing
+    guarded:./my.toml~openai:NAME@URL+./dir    a policy file, read anew when it changes; another reviewer
 
-POLICY is a shipped name or a path; neither POLICY nor REVIEWER may hold a `+`, nor POLICY a `~`.
-Text of an unflagged query streams as it grows, that of a flagged one only once it is decided.
+POLICY is a shipped name or a path; neither POLICY nor REVIEWER may hold a `+`, nor POLICY a `~` or an `@`.
+Text of an unflagged query streams as it grows, that of a flagged one only once it is decided. What is stopped
+for the answer was streamed by then: it is retracted, `finish_reason` says so and the refusal comes after it.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any, get_args
 
 from spiritsafe.errors import UsageError
-from spiritsafe.guard.policy import Policy, load_policy
-from spiritsafe.guard.review import Decision, decide, flagging_rules
+from spiritsafe.guard.control import Control, Decision
+from spiritsafe.guard.policy import Check, Policy, PolicySource
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id
 from spiritsafe.record import Exchange, digest_of
 
 
 class GuardedModel:
-    """A model whose flagged dialogues are reviewed, and refused where the review says so."""
+    """A model whose dialogues a policy reads, and refuses where the policy says so.
 
-    def __init__(self, address: str, inner: Model, policy: Policy, reviewer: Model | None) -> None:
-        self.address, self.inner, self.policy, self.reviewer = address, inner, policy, reviewer
-        self.digest = digest_of([digest_of(policy), reviewer.digest if reviewer else "", inner.digest])
+    `policy` is a policy, or a function that gives the one that holds now; `digest` is of policy, reviewer and
+    model together, as they were at the last call.
+    """
+
+    def __init__(
+        self, address: str, inner: Model, policy: Policy | Callable[[], Policy], reviewer: Model | None
+    ) -> None:
+        self.address, self.inner, self.reviewer = address, inner, reviewer
+        self._now: Callable[[], Policy] = (lambda: policy) if isinstance(policy, Policy) else policy
+        self.digest = self._digest(self.policy)
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that holds now."""
+        return self._now()
 
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
         """Answer every request, in order; a stopped answer is the refusal, with `finish_reason="content_filter"`.
 
-        Flags tell what happened: `flagged:RULE` for each rule, `reviewed:READING`, `stopped`.
+        Flags tell what happened: `flagged:RULE` for each rule, `reviewed:READING`, `stopped` and, where the
+        answer was there, `retracted`; `shadow` where a policy in shadow would have stopped.
         """
-        rules = [flagging_rules(self.policy, request.messages) for request in requests]
-        inner = self.inner.generate(requests, on_text=_unless_flagged(rules, on_text))
-        decisions = decide(self.policy, self.reviewer, inner, rules)
-        exchanges = [self._decided(*each) for each in zip(requests, inner, decisions, strict=True)]
+        policy = self.policy
+        control = Control(policy, self.reviewer if policy.decide == "reviewer" else None)
+        looks = [control.look_in(request.messages) for request in requests]
+        asked = [i for i, look in enumerate(looks) if not control.settles(look)]
+        held = [look.action != "pass" and not policy.shadow for look in looks]
+        answers = self.inner.generate([requests[i] for i in asked], on_text=_unless_held(asked, held, on_text))
+        inner = dict(zip(asked, answers, strict=True))
+        found = [inner.get(i) or self._unasked(request) for i, request in enumerate(requests)]
+        decisions = control.decide(found, looks)
+        self.digest = self._digest(policy)
+        exchanges = [self._decided(policy, *each) for each in zip(requests, found, decisions, strict=True)]
         for index, exchange in enumerate(exchanges):
-            if on_text and rules[index]:
+            if on_text and held[index]:
                 on_text(index, exchange.answer)
             if on_exchange:
                 on_exchange(exchange)
@@ -48,18 +73,28 @@ class GuardedModel:
         """The inner model's log-probabilities in nats."""
         return self.inner.score(exchanges, top_k=top_k)
 
-    def _decided(self, request: Request, exchange: Exchange, decision: Decision) -> Exchange:
+    def _digest(self, policy: Policy) -> str:
+        return digest_of([digest_of(policy), self.reviewer.digest if self.reviewer else "", self.inner.digest])
+
+    def _unasked(self, request: Request) -> Exchange:
+        """What stands for the answer of a model that was not asked."""
+        return Exchange(
+            id="", account=request.account, model=self.address, model_digest="", messages=request.messages,
+            open_turn=request.open_turn, sampling=request.sampling, answer="", started_at_s=time.time(),
+        )  # fmt: skip
+
+    def _decided(self, policy: Policy, request: Request, exchange: Exchange, decision: Decision) -> Exchange:
         asked = replace(request, sampling=exchange.sampling)
-        update = {
+        update: dict[str, Any] = {
             "id": exchange_id(self.digest, asked),
             "model": self.address,
             "model_digest": self.digest,
-            "elapsed_s": exchange.elapsed_s + decision.elapsed_s,
+            "elapsed_s": exchange.elapsed_s + sum(seconds for _, seconds in decision.elapsed_s),
             "cost_usd": exchange.cost_usd + decision.cost_usd,
-            "flags": (*exchange.flags, *flags_of(decision)),
+            "flags": (*exchange.flags, *decision.flags),
         }
         if decision.stopped:
-            update |= {"answer": self.policy.refusal, "finish_reason": "content_filter"}
+            update |= {"answer": policy.refusal, "finish_reason": "content_filter"}
             update |= {"token_ids": None, "logprobs": None}
         return exchange.model_copy(update=update)
 
@@ -67,22 +102,30 @@ class GuardedModel:
 def open_guarded(address: str, rest: str, batch: int) -> GuardedModel:
     """Open a `guarded:` address. Raises `UsageError` for a broken address or policy, `ModelError` for its models."""
     head, plus, model_address = rest.partition("+")
-    source, _, reviewer_address = head.partition("~")
-    if not plus or not source or not model_address:
-        raise UsageError(address, "is not a guarded model", "guarded:POLICY[~REVIEWER]+MODEL")
-    policy = _with_reviewer(load_policy(source), reviewer_address, address)
+    named, _, reviewer_address = head.partition("~")
+    name, at, check = named.partition("@")
+    if not plus or not name or not model_address:
+        raise UsageError(address, "is not a guarded model", "guarded:POLICY[@CHECK][~REVIEWER]+MODEL")
+    if at and check not in (*get_args(Check), "shadow"):
+        raise UsageError(address, f"no side '{check}'", f"{', '.join(get_args(Check))} or shadow")
+    source = PolicySource(name)
+    policy = _with_reviewer(source.current(), reviewer_address, address)
     inner = open_model(model_address, batch=batch)
-    return GuardedModel(address, inner, policy, _reviewer(policy, inner, model_address, batch))
+    now = partial(_adapted, source, check, policy.reviewer)
+    return GuardedModel(address, inner, now, _reviewer(policy, inner, model_address, batch))
 
 
-def flags_of(decision: Decision) -> tuple[str, ...]:
-    """A decision as an exchange's flags."""
-    reviewed = (f"reviewed:{decision.reading}",) if decision.reading else ()
-    return (*(f"flagged:{name}" for name in decision.rules), *reviewed, *(("stopped",) if decision.stopped else ()))
+def _adapted(source: PolicySource, check: str, reviewer: str) -> Policy:
+    """The source's policy as an address changes it; the reviewer stays the one that was opened."""
+    policy = source.current()
+    update: dict[str, Any] = {"shadow": True} if check == "shadow" else {"check": check} if check else {}
+    if policy.decide == "reviewer":
+        update["reviewer"] = reviewer
+    return policy.model_copy(update=update)
 
 
 def _with_reviewer(policy: Policy, reviewer: str, address: str) -> Policy:
-    if reviewer and policy.decide == "patterns":
+    if reviewer and policy.decide == "stages":
         raise UsageError(address, f"policy '{policy.name}' asks no reviewer", "leave ~REVIEWER out")
     named = policy.model_copy(update={"reviewer": reviewer}) if reviewer else policy
     if named.decide == "reviewer" and not named.reviewer:
@@ -91,19 +134,19 @@ def _with_reviewer(policy: Policy, reviewer: str, address: str) -> Policy:
 
 
 def _reviewer(policy: Policy, inner: Model, model_address: str, batch: int) -> Model | None:
-    if policy.decide == "patterns":
+    if policy.decide == "stages":
         return None
     if policy.reviewer in ("self", model_address):
         return inner
     return open_model(policy.reviewer, batch=batch)
 
 
-def _unless_flagged(rules: Sequence[tuple[str, ...]], on_text: OnText | None) -> Callable[[int, str], None] | None:
+def _unless_held(asked: Sequence[int], held: Sequence[bool], on_text: OnText | None) -> OnText | None:
     if on_text is None:
         return None
 
     def pass_on(index: int, piece: str) -> None:
-        if not rules[index]:
-            on_text(index, piece)
+        if not held[asked[index]]:
+            on_text(asked[index], piece)
 
     return pass_on

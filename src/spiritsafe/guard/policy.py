@@ -1,10 +1,11 @@
-"""A risk-control policy: TOML -> a frozen record of rules, a refusal and how a reviewer is asked.
+"""A risk-control policy: TOML -> a frozen record of rules, limits, a refusal and how a reviewer is asked.
 
-A policy may extend a shipped one: its keys win, tables are merged. What a policy does is in `review`.
+A policy may extend a shipped one: its keys win, tables are merged. What a policy does is in `stages` (what its
+stages find) and `control` (what follows from it). A policy in a file is read anew when the file changes.
 """
 
 import difflib
-import re
+import logging
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -14,25 +15,30 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from spiritsafe.errors import UsageError
+from spiritsafe.guard.match import of_pattern
 from spiritsafe.recipe import Section
 
+LOGGER = logging.getLogger("spiritsafe.guard")
+Check = Literal["input", "output", "both"]
 POLICIES = resources.files("spiritsafe.guard") / "policies"
 
 
 class Rule(Section):
-    """One category. `phrases` match whole words, `*` any letters; `patterns` are regular expressions."""
+    """One category. `phrases` match whole words, `*` any letters; `patterns` are regular expressions.
+
+    `on` says which side it reads. What it finds is noted, flagged (`decide` says what follows) or stopped.
+    """
 
     phrases: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
+    on: Check = "input"
+    action: Literal["note", "flag", "stop"] = "flag"
 
     @field_validator("patterns")
     @classmethod
     def _are_regular(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression ({error})") from None
+            of_pattern(pattern)
         return patterns
 
 
@@ -61,16 +67,21 @@ class Review(Section):
 
 
 class Policy(Section):
-    """The external risk control in the two stages of DeepSeek-R1 (arXiv 2501.12948): rules flag, a reviewer decides.
+    """The external risk control as DeepSeek-R1 describes one (arXiv 2501.12948): stages flag, a reviewer decides.
 
-    `reviewer` is a model address, or `self` for the guarded model. With `decide="patterns"` whatever is
-    flagged is stopped.
+    `check` says which side is read: the query, the answer or both. `reviewer` is a model address, or `self` for
+    the guarded model; with `decide="stages"` whatever is flagged is stopped. `shadow` decides and stops nothing.
+    A text is read up to `max_chars` characters, half of them from each end; a longer one is flagged for that.
     """
 
+    version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    decide: Literal["patterns", "reviewer"]
+    check: Check = "input"
+    shadow: bool = False
+    decide: Literal["stages", "reviewer"]
     reviewer: str = ""
     refusal: str = Field(min_length=1)
+    max_chars: int = Field(default=200_000, ge=100)
     review: Review | None = None
     rules: dict[str, Rule] = Field(min_length=1)
 
@@ -78,9 +89,36 @@ class Policy(Section):
     def _can_decide(self) -> Self:
         if self.decide == "reviewer" and self.review is None:
             raise ValueError("decide='reviewer' needs a [review] table")
-        if self.decide == "patterns" and self.reviewer:
-            raise ValueError("decide='patterns' asks no reviewer; leave 'reviewer' out")
+        if self.decide == "stages" and self.reviewer:
+            raise ValueError("decide='stages' asks no reviewer; leave 'reviewer' out")
         return self
+
+
+class PolicySource:
+    """A policy by name or path; of a file always the newest valid state."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._seen = self._stamp()
+        self._policy = load_policy(source)
+
+    def current(self) -> Policy:
+        """The policy as it is now. A changed file that is not valid is reported to the log, and the last one stays."""
+        stamp = self._stamp()
+        if stamp != self._seen:
+            self._seen = stamp
+            try:
+                self._policy = load_policy(self._source)
+            except UsageError as error:
+                LOGGER.error("the policy stays as it was: %s", error)
+        return self._policy
+
+    def _stamp(self) -> tuple[int, int] | None:
+        path = Path(self._source)
+        if self._source in shipped_policies() or not path.is_file():
+            return None
+        found = path.stat()
+        return found.st_mtime_ns, found.st_size
 
 
 def load_policy(source: str) -> Policy:

@@ -1,0 +1,109 @@
+"""What the stages of a policy find in a text: pure and cheap, so that decisions are replayed over stored exchanges.
+
+Every finding says which stage and rule, with which score against which limit, and what of the text it rests on.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal
+
+from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
+from spiritsafe.guard.normal import views
+from spiritsafe.guard.policy import Policy
+from spiritsafe.record import Message
+
+Side = Literal["input", "output"]
+Action = Literal["note", "flag", "stop"]
+TOO_LONG = "too-long"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a stage found. `score` is at least `limit`; `evidence` is the pattern that occurs."""
+
+    side: Side
+    stage: Literal["length", "rules"]
+    rule: str
+    action: Action
+    score: float = 1.0
+    limit: float = 1.0
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """All that the stages found in one text, in the stages' order, and how long each looked, in seconds."""
+
+    findings: tuple[Finding, ...] = ()
+    elapsed_s: dict[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def action(self) -> Literal["pass", "flag", "stop"]:
+        """The strongest action of the findings; notes pass."""
+        actions = {finding.action for finding in self.findings}
+        return "stop" if "stop" in actions else "flag" if "flag" in actions else "pass"
+
+
+class Stages:
+    """The stages of one policy, made ready."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._rules = {side: _Rules(policy, side) for side in ("input", "output")}
+
+    def look(self, text: str, side: Side) -> Look:
+        """What the stages find in a query or an answer."""
+        started_s = time.perf_counter()
+        limit = self.policy.max_chars
+        long = len(text) > limit
+        findings = [Finding(side, "length", TOO_LONG, "flag", len(text), limit)] if long else []
+        read = f"{text[: limit // 2]} {text[-(limit // 2) :]}" if long else text
+        findings += self._rules[side].find(views(read))
+        return Look(tuple(findings), {"rules": time.perf_counter() - started_s})
+
+
+def query_of(messages: Sequence[Message]) -> str:
+    """What is read of a dialogue's input: the user's turns."""
+    return " \n ".join(message.content for message in messages if message.role == "user")
+
+
+class _Rules:
+    """The rules of one side, as one matcher; a rule is found once, by the first of its patterns."""
+
+    def __init__(self, policy: Policy, side: Side) -> None:
+        self._side: Side = side
+        self._policy = policy
+        pairs = [
+            pair for name, rule in policy.rules.items() if rule.on in (side, "both") for pair in _pairs(name, policy)
+        ]
+        self._owners = [(name, source) for name, source, _ in pairs]
+        self._matcher: Matcher = matcher(tuple(expression for _, _, expression in pairs))
+
+    def find(self, texts: Sequence[str]) -> list[Finding]:
+        hits = sorted({index for text in texts for index in self._matcher.find(text)})
+        first: dict[str, str] = {}
+        for index in hits:
+            name, source = self._owners[index]
+            first.setdefault(name, source)
+        rules = self._policy.rules
+        return [
+            Finding(self._side, "rules", name, rules[name].action, evidence=source) for name, source in first.items()
+        ]
+
+
+def _pairs(name: str, policy: Policy) -> list[tuple[str, str, str]]:
+    rule = policy.rules[name]
+    phrases = [(name, phrase, of_phrase(phrase)) for phrase in rule.phrases]
+    return [*phrases, *((name, pattern, of_pattern(pattern)) for pattern in rule.patterns)]
+
+
+@lru_cache(maxsize=16)
+def _stages(policy_json: str) -> Stages:
+    return Stages(Policy.model_validate_json(policy_json))
+
+
+def stages_of(policy: Policy) -> Stages:
+    """The stages of a policy; equal policies share them."""
+    return _stages(policy.model_dump_json())
