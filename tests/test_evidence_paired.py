@@ -7,6 +7,7 @@ from spiritsafe.evidence import (
     JudgeCounts,
     bootstrap_changes,
     compare_paired,
+    compare_sums,
     corrected_share,
     equivalence_p,
     least_effect,
@@ -61,6 +62,40 @@ def test_a_difference_at_the_margin_is_rarely_called_equivalent() -> None:
     table = np.random.Generator(np.random.Philox(1)).multinomial(400, [0.1, 0.05, 0.85], 400).tolist()
     called = [equivalence_p(compare_paired(*pairs(a, b, 400)), 0.05) <= 0.05 for a, b, _ in table]
     assert np.mean(called) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def some_sums(num: int, shift: float, seed: int) -> tuple[list[float], list[float], list[float]]:
+    """Two models' skewed sums over prompts of several lengths, the first larger by `shift` a token."""
+    random = np.random.Generator(np.random.Philox(seed))
+    weights, common = random.integers(4, 30, num), random.gamma(2, 1, num)
+    own = [weights * (common + random.normal(0, 0.3, num)) for _ in range(2)]
+    return (own[0] + shift * weights).tolist(), own[1].tolist(), weights.tolist()
+
+
+def test_sums_of_the_same_values_do_not_differ() -> None:
+    first, _, weights = some_sums(30, 0, 0)
+    found = compare_sums(first, first, weights, seed=0)
+    assert (found.difference, found.low, found.high, found.p_value, found.n) == (0, 0, 0, 1.0, 30)
+
+
+def test_swapping_two_models_sums_turns_the_sign_and_keeps_the_p_value() -> None:
+    first, second, weights = some_sums(30, 0.1, 1)
+    one, other = (compare_sums(a, b, weights, seed=3) for a, b in ((first, second), (second, first)))
+    assert one.difference == pytest.approx(-other.difference)
+    assert one.p_value == other.p_value
+    assert one.low < one.difference < one.high
+
+
+def test_where_two_models_are_alike_one_in_twenty_comparisons_of_sums_rejects() -> None:
+    found = [compare_sums(*some_sums(24, 0, seed), seed=seed, resamples=200) for seed in range(400)]
+    assert np.mean([f.p_value <= 0.05 for f in found]) == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 400))
+    assert np.mean([not f.low <= 0 <= f.high for f in found]) < 0.1
+
+
+def test_the_least_difference_of_sums_is_found_with_the_stated_power() -> None:
+    least = np.median([compare_sums(*some_sums(40, 0, seed), seed=0, resamples=50).least_effect for seed in range(40)])
+    found = [compare_sums(*some_sums(40, float(least), seed), seed=seed, resamples=50) for seed in range(300)]
+    assert 0.7 <= np.mean([f.p_value <= 0.05 for f in found]) <= 0.9
 
 
 def test_a_perfect_judge_changes_nothing() -> None:

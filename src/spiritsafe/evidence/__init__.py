@@ -13,11 +13,20 @@ from spiritsafe.evidence.classic import (
     wilson,
 )
 from spiritsafe.evidence.judged import JudgeCounts, corrected_share
-from spiritsafe.evidence.paired import Comparison, clustered_share, compare_paired, equivalence_p, least_effect
+from spiritsafe.evidence.paired import (
+    Comparison,
+    Difference,
+    clustered_share,
+    compare_paired,
+    compare_sums,
+    equivalence_p,
+    least_effect,
+)
 
 __all__ = [
     "Change",
     "Comparison",
+    "Difference",
     "Estimate",
     "JudgeCounts",
     "Paired",
@@ -26,6 +35,7 @@ __all__ = [
     "clustered_mean",
     "clustered_share",
     "compare_paired",
+    "compare_sums",
     "conformal_p",
     "corrected_share",
     "equivalence_p",

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from spiritsafe.evidence.classic import Estimate, mcnemar
+from spiritsafe.evidence.classic import Estimate, clustered_mean, mcnemar
 
 Array = NDArray[np.float64]
 POWER = 0.8
@@ -60,6 +60,44 @@ def compare_paired(
     p = exact.p_value if clusters is None else _sign_p(sums, seed)
     least = least_effect(a + b, n, effect=effect, level=1 - confidence)
     return Comparison(exact.difference, low, high, p, least, n, len(sums), a, b)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two measured values on the same prompts: difference of the means (first - second), over `n` prompts.
+
+    `least_effect` as in `Comparison`.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    least_effect: float
+    n: int
+
+
+def compare_sums(
+    first: Sequence[float],
+    second: Sequence[float],
+    weights: Sequence[float],
+    *,
+    seed: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Difference:
+    """Compare sums(first) / sum(weights) with the same of `second`, each prompt's sums paired.
+
+    The interval is `clustered_mean`'s of the differences. The p-value is that of random signs of whole prompts
+    (9,999 draws by `seed`): exact where differences are symmetric around 0 if the two are alike.
+    """
+    changes = np.asarray(first, float) - np.asarray(second, float)
+    found = clustered_mean(changes.tolist(), weights, seed=seed, resamples=resamples, confidence=confidence)
+    w = np.asarray(weights, float)
+    residual = changes - found.value * w
+    error = sqrt(len(w) / max(len(w) - 1, 1) * float((residual**2).sum())) / float(w.sum())
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) + NormalDist().inv_cdf(POWER)
+    return Difference(found.value, found.low, found.high, _sign_p(changes, seed), reach * error, found.n)
 
 
 def clustered_share(outcomes: Sequence[bool], clusters: Sequence[Hashable], *, confidence: float = 0.95) -> Estimate:
