@@ -237,7 +237,18 @@ def test_every_step_is_told_with_its_figures(student: Any, samples: list[Sample]
     assert [m["step"] for m in found] == list(range(1, 13))
     assert sum(m["answer_tokens"] for m in found) == PART.epochs * sum(len(s.answer_ids) for s in samples)
     assert sum(m["tokens"] for m in found) == PART.epochs * sum(s.tokens for s in samples)
-    names = {"step", "steps", "loss", "tokens", "answer_tokens", "lr", "grad_norm", "elapsed_s", "tokens_per_s"}
+    names = {
+        "step",
+        "steps",
+        "loss",
+        "tokens",
+        "answer_tokens",
+        "lr",
+        "grad_norm",
+        "elapsed_s",
+        "cpu_s",
+        "tokens_per_s",
+    }
     assert all(set(m) == names for m in found)
     assert found[-1]["loss"] < found[0]["loss"]
 

@@ -13,7 +13,7 @@ import torch
 from spiritsafe.errors import DataError, writing
 from spiritsafe.recipe import differing_keys
 
-FORMAT = 2
+FORMAT = 3
 SAMPLE = 1024
 
 

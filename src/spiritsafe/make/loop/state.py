@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spiritsafe.make.loop.budget import Spent
 from spiritsafe.recipe import TrainPart
 
 BETAS = (0.9, 0.95)
@@ -38,21 +39,21 @@ class State:
             for mean, master in zip(self._average, self.weights.masters, strict=bool(self._average)):
                 master.copy_(mean)
 
-    def stored(self, step: int) -> dict[str, Any]:
-        """All of it after `step` steps, whole tensors; every process must ask."""
+    def stored(self, spent: Spent) -> dict[str, Any]:
+        """All of it and what was spent, whole tensors; every process must ask."""
         whole = self.weights.whole
         moments = [self.optimizer.state[master] for master in self.weights.masters]
         return {
-            "step": step,
+            "spent": spent.stored(),
             "masters": [whole(master.data) for master in self.weights.masters],
             "average": [whole(mean) for mean in self._average],
             "optimizer": [{name: whole(value) for name, value in moment.items()} for moment in moments],
         }
 
-    def restore(self, stored: dict[str, Any] | None) -> int:
-        """Take a stored state; returns how many steps were done."""
+    def restore(self, stored: dict[str, Any] | None) -> Spent:
+        """Take a stored state; returns what was spent for it."""
         if stored is None:
-            return 0
+            return Spent()
         with torch.no_grad():
             for name, mine in (("masters", self.weights.masters), ("average", self._average)):
                 for tensor, whole in zip(mine, stored[name], strict=True):
@@ -60,7 +61,7 @@ class State:
             for master, moments in zip(self.weights.masters, stored["optimizer"], strict=True):
                 self.optimizer.state[master] = {name: self._moment(master, x) for name, x in moments.items()}
         self.weights.refresh()
-        return int(stored["step"])
+        return Spent(**stored["spent"])
 
     def _moment(self, master: Tensor, whole: Tensor) -> Tensor:
         """An optimiser's tensor: a number, or spread like the master it belongs to."""

@@ -2,25 +2,27 @@
 
 AdamW on float32 masters; the loss is a mean over all answer tokens of a step, however they are packed or
 spread. Dropout is off: one big batch equals many small ones. A checkpoint holds masters, optimiser, average
-and step; a killed run continues to bit-identical weights on one machine. Not covered: models whose layers
+and what was spent; a killed run continues to bit-identical weights on one machine. Not covered: models whose layers
 do not fit one device.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spiritsafe.errors import UsageError
+from spiritsafe.make.loop.budget import Budget, Spent, Way
 from spiritsafe.make.loop.checkpoint import fingerprint, load_state, save_state
 from spiritsafe.make.loop.diagnose import Figures
 from spiritsafe.make.loop.frozen import Frozen
 from spiritsafe.make.loop.lora import adapted
 from spiritsafe.make.loop.ranks import Ranks, this_rank
-from spiritsafe.make.loop.schedule import learning_rate
+from spiritsafe.make.loop.schedule import learning_rate, rate_along
 from spiritsafe.make.loop.state import State
 from spiritsafe.make.loop.trunk import check_head
 from spiritsafe.make.loop.weights import Weights, compute_dtype, rows_added, trained_weights
@@ -40,15 +42,19 @@ def train(
     seed: int,
     first_trained: int = 0,
     checkpoint: Path | None = None,
+    budget: Budget | None = None,
+    until: float = 1.0,
     on_step: OnStep = lambda metrics: None,
-) -> None:
+) -> Spent:
     """Train `model` in place; with `train="above-cut"` layers below `first_trained` stay as they are.
 
-    `on_step` gets each step that was not done before a resume: step, steps, loss (nats per answer token),
-    tokens, answer_tokens, lr, grad_norm, elapsed_s, tokens_per_s, and every `diagnose_every` steps what
-    `diagnose` finds. Under `torchrun` (see `joined`) all processes call this and the first one's model is
-    trained. Raises `DataError` for a checkpoint of other settings or data, `UsageError` for an on-policy
-    method in several processes.
+    A `budget` ends the training instead of the method's steps. `until` stops at this share of the way, with a
+    checkpoint, from which another call with the same start goes on as if none had stopped. `on_step` gets each
+    step that was not done before a resume: step, steps, loss (nats per answer token), tokens, answer_tokens, lr,
+    grad_norm, elapsed_s, cpu_s, tokens_per_s, and every `diagnose_every` steps what `diagnose` finds. Returns
+    what was spent from the first step on. Under `torchrun` (see `joined`) all processes call this and the first
+    one's model is trained. Raises `DataError` for a checkpoint of other settings or data, or where samples end
+    before the budget; `UsageError` for an on-policy method in several processes.
     """
     ranks = this_rank()
     if ranks.num > 1 and method.on_policy:
@@ -59,20 +65,24 @@ def train(
         "settings": {k: v for k, v in settings.model_dump(mode="json").items() if k in _deciding()},
         "data": {"method": method.name, "steps": method.steps, "digest": method.digest},
         "run": {"seed": seed, "first_trained": first_trained, "start": fingerprint(model)},
+        "budget": asdict(budget) if budget else None,
     }
     with ExitStack() as stack:
         stack.enter_context(adapted(model, settings.lora, first_trained=first, seed=seed))
         loop = _Loop(model, method, settings, first, ranks, stack)
-        done = loop.state.restore(load_state(checkpoint, identity) if checkpoint else None)
-        loop.frozen.catch_up(method, done)
-        for step in range(done, method.steps):
-            metrics = loop.step(step)
-            if checkpoint and (step + 1) % settings.checkpoint_every == 0 and step + 1 < method.steps:
-                stored = loop.state.stored(step + 1)
+        way, spent = Way(method, budget), loop.state.restore(load_state(checkpoint, identity) if checkpoint else None)
+        loop.frozen.catch_up(method, spent.steps)
+        while not way.ends(spent, until):
+            metrics = loop.step(spent.steps, _rate(spent, way, settings))
+            spent.count(metrics)
+            due = spent.steps % settings.checkpoint_every == 0 or way.ends(spent, until)
+            if checkpoint and due and not way.ends(spent, 1.0):
+                stored = loop.state.stored(spent)
                 if ranks.rank == 0:
                     save_state(checkpoint, identity, stored)
             on_step(metrics)
         loop.state.settle()
+    return spent
 
 
 class _Loop:
@@ -97,10 +107,9 @@ class _Loop:
         self.frozen = Frozen(model, first, tokens_per_row=settings.tokens_per_row, keep=not method.on_policy)
         model.eval()
 
-    def step(self, step: int) -> dict[str, float | int]:
+    def step(self, step: int, rate: float) -> dict[str, float | int]:
         """One optimiser step; returns its metrics."""
-        started, settings = time.perf_counter(), self.settings
-        rate = learning_rate(step, self.method.steps, settings)
+        started, cpu, settings = time.perf_counter(), time.process_time(), self.settings
         samples = self.method.samples(step)
         self.frozen.see(samples)
         answer_tokens = sum(len(sample.answer_ids) for sample in samples)
@@ -114,7 +123,8 @@ class _Loop:
         norm = self.weights.clip(settings.clip)
         self.state.step(rate)
         self.weights.refresh()
-        elapsed_s, tokens = time.perf_counter() - started, sum(sample.tokens for sample in samples)
+        elapsed_s, cpu_s = self._shared(time.perf_counter() - started), self._shared(time.process_time() - cpu)
+        tokens = sum(sample.tokens for sample in samples)
         return {
             "step": step + 1,
             "steps": self.method.steps,
@@ -124,9 +134,14 @@ class _Loop:
             "lr": rate,
             "grad_norm": norm,
             "elapsed_s": elapsed_s,
+            "cpu_s": cpu_s,
             "tokens_per_s": tokens / elapsed_s,
             **figures,
         }
+
+    def _shared(self, seconds: float) -> float:
+        """The mean over the processes, so that all of them stop at the same step."""
+        return self.ranks.total(seconds, self.device) / self.ranks.num
 
     def _learn(self, row: Packed, scale: float, counts: bool, look: bool) -> tuple[float, Figures]:
         """Add one row's gradients; FSDP2 takes their mean over the processes, which the scale undoes."""
@@ -136,6 +151,12 @@ class _Loop:
         loss = loss * counts
         torch.autograd.backward(loss)
         return float(loss.detach()) / self.ranks.num, figures
+
+
+def _rate(spent: Spent, way: Way, settings: TrainPart) -> float:
+    if way.budget is None:
+        return learning_rate(spent.steps, way.method.steps, settings)
+    return rate_along(way.trained(spent), settings)
 
 
 def _deciding() -> set[str]:
