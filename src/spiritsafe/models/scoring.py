@@ -20,7 +20,7 @@ def answer_logprobs(model: Any, pairs: Sequence[Pair], *, pad_id: int, chunk: in
 
     The prompts must not be empty. The head is applied `chunk` tokens at a time, to answer tokens only.
     """
-    hidden_ND = torch.cat(_hidden(model, pairs, pad_id))
+    hidden_ND = torch.cat(answer_hidden(model, pairs, pad_id=pad_id))
     lengths = [len(answer) for _, answer in pairs]
     ready: list[Tensor] = []
     for start in range(0, len(hidden_ND), chunk):
@@ -51,7 +51,7 @@ def _scores(answer: tuple[int, ...], logprobs_TV: Tensor, top_k: int) -> Scores:
     return Scores(answer, tuple(picked), ids, tuple(tuple(row) for row in top.values.tolist()))
 
 
-def _hidden(model: Any, pairs: Sequence[Pair], pad_id: int) -> list[Tensor]:
+def answer_hidden(model: Any, pairs: Sequence[Pair], *, pad_id: int) -> list[Tensor]:
     """Hidden states (T, D) at the positions that predict each answer's tokens."""
     from transformers import DynamicCache
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-LEVELS = 255
+LEVELS, REACH = 255, 12
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Precision:
     finest: float = 0.012
     growth: float = 0.5
     coarsest: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.nats[-1] < REACH:
+            what = f"{self.finest}, {self.growth}, {self.coarsest}: {LEVELS} levels reach {self.nats[-1]:.1f} nats"
+            raise ValueError(f"{what}, must reach {REACH}")
 
     @cached_property
     def nats(self) -> Floats:
