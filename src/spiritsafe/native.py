@@ -8,6 +8,7 @@ import ctypes
 import functools
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -62,7 +63,13 @@ def processor_flags() -> frozenset[str]:
 def _identity(source: Path, compiler: str, torch: bool) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     linked = metadata.version("torch") if torch else ""
-    return digest_of([source.read_text(), version, linked, sorted(processor_flags()), platform.machine(), FLAGS])[:16]
+    return digest_of([*_texts(source), version, linked, sorted(processor_flags()), platform.machine(), FLAGS])[:16]
+
+
+def _texts(source: Path) -> list[str]:
+    """A source and what it includes of our own."""
+    text = source.read_text()
+    return [text, *(part for name in re.findall(r'#include "(.+)"', text) for part in _texts(source.parent / name))]
 
 
 def _compile(source: Path, compiler: str, target: Path, torch: bool) -> str:

@@ -7,13 +7,14 @@ samples, L the longest sample, D hidden, V vocabulary.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from spiritsafe.errors import ModelError
+from spiritsafe.make.loop import layers
 from spiritsafe.make.loop.attention import packing
 from spiritsafe.make.packing import on_device, packed
 from spiritsafe.make.samples import Packed, Sample
@@ -25,13 +26,22 @@ _packable: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 def hidden_states(model: Any, row: Packed, *, states_TD: Tensor | None = None) -> Tensor:
     """Final hidden states (N, D) at the places that predict the row's answer tokens.
 
-    With `states_TD` the model begins with these instead of its embeddings. Gradients flow where enabled.
+    With `states_TD` the model begins with these instead of its embeddings. Gradients flow where enabled. The
+    result has the weights' dtype.
     """
-    return trunk_states(model, row, states_TD=states_TD)[row.rows_N]
+    if layers.runs(model, row):
+        found_ND = model.base_model.norm(_through_layers(model, row, states_TD)[row.rows_N])
+    else:
+        found_ND = trunk_states(model, row, states_TD=states_TD)[row.rows_N]
+    return cast(Tensor, found_ND.to(model.get_input_embeddings().weight.dtype))
 
 
 def trunk_states(model: Any, row: Packed, *, states_TD: Tensor | None = None) -> Tensor:
-    """Final hidden states (T, D) of all tokens of a row."""
+    """Final hidden states (T, D) of all tokens of a row, float32 where our own layers ran."""
+    if layers.runs(model, row):
+        return cast(Tensor, model.base_model.norm(_through_layers(model, row, states_TD)))
+    if states_TD is not None:
+        states_TD = states_TD.to(model.get_input_embeddings().weight.dtype)
     return _packed_states(model, row, states_TD) if packs(model) else _padded_states(model, row, states_TD)
 
 
@@ -61,6 +71,10 @@ def check_head(model: Any) -> None:
     if _apart(product_TV, logits_TV):
         what = "logits are not hidden states times a head (it has a bias, a scale or a cap)"
         raise ModelError(type(model).__name__, what, "choose a student of another architecture")
+
+
+def _through_layers(model: Any, row: Packed, states_TD: Tensor | None) -> Tensor:
+    return layers.run(model, row, model.get_input_embeddings()(row.ids_T) if states_TD is None else states_TD)
 
 
 def _packed_states(model: Any, row: Packed, states_TD: Tensor | None) -> Tensor:

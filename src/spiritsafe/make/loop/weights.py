@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spiritsafe.make.loop.layers import changed
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.native import processor_flags
 from spiritsafe.recipe import TrainPart
@@ -50,13 +51,15 @@ class Weights:
         return float(nn.utils.clip_grad_norm_(self.masters, most, foreach=True))
 
     def refresh(self) -> None:
-        """Make the copies anew from the masters and forget the gradients."""
+        """Make the copies anew from the masters and set the gradients to 0, in place: new memory costs more."""
         for weight, master in zip(self._trained, self.masters, strict=True):
-            weight.grad = master.grad = None
+            if weight.grad is not None:
+                weight.grad.zero_()
             if self.dtype == torch.float32:
                 weight.data = master.data
             else:
                 weight.data.copy_(master.data)
+        changed(self.learner.model)
 
     def sync(self, last: bool) -> None:
         """Nothing to exchange in one process."""

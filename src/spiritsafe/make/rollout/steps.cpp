@@ -5,97 +5,23 @@
 // Weights are T (bfloat16 or float), laid out in panels of 32 outputs; sums, norms, rotation, softmax and
 // the residual stream are float. Axes: M rows, K inner, N outputs, D head dimension, t position.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <vector>
+#include "../products.h"
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include <vector>
 
 namespace {
 
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
-typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t u16 __attribute__((vector_size(64), aligned(4)));
-typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
-using bf16 = uint16_t;
-
-constexpr long kPanel = 32, kTile = 12, kKeys = 16;
-
-inline void narrow(float x, float* out) { *out = x; }
-inline void narrow(float x, bf16* out) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  *out = (bf16)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-inline v16 widen(const float* x) { return *(const v16*)x; }
-inline v16 widen(const bf16* x) { return (v16)(__builtin_convertvector(*(const h16*)x, u16) << 16); }
-
-// acc + (two inner steps of bf16) or (one of float): weights of 16 outputs times one row's value.
-inline v16 fma(v16 acc, const float* a, v16 weights) { return acc + *a * weights; }
-inline v16 fma(v16 acc, const bf16* a, v16 weights) {
-  uint32_t pair;
-  std::memcpy(&pair, a, 4);
-#ifdef __AVX512BF16__
-  return (v16)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)weights);
-#else
-  const u16 both = (u16)weights, twice = u16{} + pair;
-  acc += (v16)(both << 16) * (v16)(twice << 16);
-  return acc + (v16)(both & 0xFFFF0000u) * (v16)(twice & 0xFFFF0000u);
-#endif
-}
-
-inline v16 exponential(v16 x) {
-  x = x < -87.0f ? v16{} - 87.0f : x;
-  x = x > 87.0f ? v16{} + 87.0f : x;
-  const v16 shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
-  const v16 r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  v16 p = r * 1.98756915e-4f + 1.39819995e-3f;
-  p = p * r + 8.33345198e-3f, p = p * r + 4.16657962e-2f, p = p * r + 1.66666657e-1f, p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
-  return (v16)((i16)p + ((i16)shifted << 23));
-}
-
-inline float sum(v16 x) {
-  float total = 0;
-  for (int i = 0; i < 16; ++i) total += x[i];
-  return total;
-}
-
-template <class X>
-struct Array {  // zeroed, at cache lines; huge pages where the system has them
-  std::unique_ptr<X, decltype(&std::free)> at{nullptr, &std::free};
-  void make(long count) {
-    const size_t bytes = ((size_t)count * sizeof(X) + (2 << 20) - 1) >> 21 << 21;
-    at.reset((X*)std::aligned_alloc(2 << 20, bytes));
-    if (!at) throw std::bad_alloc();
-#ifdef __linux__
-    madvise(at.get(), bytes, MADV_HUGEPAGE);
-#endif
-    std::memset((void*)at.get(), 0, bytes);
-  }
-  X* operator+(long i) const { return at.get() + i; }
-  X& operator[](long i) const { return at.get()[i]; }
-};
+constexpr long kKeys = 16;
 
 template <class T>
 struct Matrix {
-  static constexpr long kPair = sizeof(T) == 2 ? 2 : 1;
   long inner = 0, panels = 0;
   Array<T> packed;
   std::vector<float> bias;
 
   // `rows[n]` is the n-th output's weights, null where there is none; called by all threads of a team.
   void pack(const std::vector<const float*>& rows) {
-    constexpr long block = 16, words = block / kPair;  // of 4 bytes: one float or a pair of bf16
+    constexpr long block = 16, words = block / kPair<T>;  // of 4 bytes: one float or a pair of bf16
     alignas(64) T narrowed[kPanel][block] = {};
 #pragma omp for schedule(static)
     for (long panel = 0; panel < panels; ++panel)
@@ -108,7 +34,7 @@ struct Matrix {
             std::fill_n(narrowed[j], block, T{});
         uint32_t* out = (uint32_t*)(packed + (panel * inner + k) * kPanel);
         const uint32_t* in = (const uint32_t*)narrowed;
-        for (long w = 0; w < some / kPair; ++w)
+        for (long w = 0; w < some / kPair<T>; ++w)
           for (long j = 0; j < kPanel; ++j) out[w * kPanel + j] = in[j * words + w];
       }
   }
@@ -118,31 +44,6 @@ struct Matrix {
     packed.make(panels * inner * kPanel), bias.assign(panels * kPanel, 0);
   }
 };
-
-template <class T, int M>
-void tile(const T* a, long stride, const T* panel, long inner, float* out) {
-  constexpr long pair = Matrix<T>::kPair, line = 16 * pair;
-  v16 acc[M][2] = {};
-  for (long k = 0; k < inner; k += pair, panel += 2 * line) {
-    __builtin_prefetch(panel + 24 * line);
-    __builtin_prefetch(panel + 25 * line);
-    const v16 left = *(const v16*)panel, right = *(const v16*)(panel + line);
-#pragma GCC unroll 12
-    for (int m = 0; m < M; ++m) {
-      acc[m][0] = fma(acc[m][0], a + m * stride + k, left);
-      acc[m][1] = fma(acc[m][1], a + m * stride + k, right);
-    }
-  }
-  for (int m = 0; m < M; ++m) *(v16*)(out + m * kPanel) = acc[m][0], *(v16*)(out + m * kPanel + 16) = acc[m][1];
-}
-
-template <class T>
-void any_tile(long rows, const T* a, long stride, const T* panel, long inner, float* out) {
-  using Tile = void (*)(const T*, long, const T*, long, float*);
-  static constexpr Tile tiles[] = {tile<T, 1>, tile<T, 2>, tile<T, 3>, tile<T, 4>,  tile<T, 5>,  tile<T, 6>,
-                                   tile<T, 7>, tile<T, 8>, tile<T, 9>, tile<T, 10>, tile<T, 11>, tile<T, 12>};
-  tiles[rows - 1](a, stride, panel, inner, out);
-}
 
 // `done(row, panel, values)` gets each row's 32 outputs of a panel, bias added; called by all threads of a team.
 template <class T, class Done>

@@ -1,0 +1,173 @@
+"""Layers of a Llama-family model on packed rows in C++, forward and backward, where the model allows it.
+
+The residual stream and all sums are float32; what enters a product has the weights' dtype, as under autocast.
+Gradients of weights are added to their `grad` in float32. Suffixes: T tokens of a row, D hidden.
+"""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from spiritsafe.make.rollout.steps import PROJECTIONS, fits
+from spiritsafe.make.samples import Packed
+from spiritsafe.native import native
+
+SOURCE = Path(__file__).with_name("layers.cpp")
+NORMS = ("input_layernorm", "post_attention_layernorm", "q_norm", "k_norm")
+_known: "weakref.WeakKeyDictionary[nn.Module, Layer]" = weakref.WeakKeyDictionary()
+
+
+def runs(model: Any, row: Packed) -> bool:
+    """Whether these layers compute what the model's own would: its architecture, plain weights, no one watching."""
+    longest = max(end - begin for begin, end in pairwise(row.borders))
+    return fits(model, longest) and native(SOURCE, torch=True) is not None and all(map(_plain, model.base_model.layers))
+
+
+def run(model: Any, row: Packed, states_TD: Tensor) -> Tensor:
+    """The float32 states (T, D) behind all layers, before the last norm."""
+    core = model.base_model
+    cosines, sines = core.rotary_emb(states_TD, row.positions_T[None])
+    half = cosines.shape[-1] // 2
+    place = _Place(row.borders, *(x[0, :, :half].float().contiguous() for x in (cosines, sines)))
+    states_TD = states_TD.float()
+    for module in core.layers:
+        layer = _layer(module, model.config)
+        if torch.is_grad_enabled() and (states_TD.requires_grad or layer.learns):
+            states_TD = cast(Tensor, _Step.apply(states_TD, layer, place, layer.weights[0]))  # type: ignore[no-untyped-call]
+        else:
+            states_TD = layer.forward(states_TD, place)[0]
+    return states_TD
+
+
+def changed(model: Any) -> None:
+    """Call after weights were written in a way that torch's version counters do not see, as through `.data`."""
+    for module in model.modules():
+        if module in _known:
+            _known[module].state = ()
+
+
+def _layer(module: Any, config: Any) -> "Layer":
+    """The module's layer with its weights as they are now."""
+    weights = _weights(module)
+    known = _known.get(module)
+    if known is None or known.dtype != weights[0].dtype:
+        known = _known[module] = Layer(weights, config)
+    known.take(weights)
+    return known
+
+
+class _Place:
+    """Where a row's tokens are: borders of its samples and the rotation of each position."""
+
+    def __init__(self, borders: Sequence[int], cosines: Tensor, sines: Tensor) -> None:
+        self.borders, self.tables = np.array(borders, np.int64), (cosines, sines)
+        self.counts = np.array([borders[-1], len(borders) - 1], np.int64)
+
+    def pointers(self) -> list[ctypes.c_void_p]:
+        """As the library takes them."""
+        arrays = [ctypes.c_void_p(a.ctypes.data) for a in (self.counts, self.borders)]
+        return arrays + [ctypes.c_void_p(t.data_ptr()) for t in self.tables]
+
+
+class Layer:
+    """One layer's weights laid out for products, and its two passes."""
+
+    def __init__(self, weights: list[Any], config: Any) -> None:
+        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        self.hidden, self.inner, self.heads, self.all = config.hidden_size, config.intermediate_size, heads, heads * dim
+        self.width, self.placed = -(-(heads + 2 * groups) * dim // 32) * 32, (heads + groups) * dim
+        self.weights, self.dtype, self.normed = weights, weights[0].dtype, weights[-1] is not None
+        self.state: tuple[tuple[int, int], ...] = ()
+        library = native(SOURCE, torch=True)
+        assert library, "asked of `runs`"
+        self._library = library
+        library.layer_new.restype = ctypes.c_void_p
+        sizes = np.array([self.hidden, self.inner, heads, groups, dim], np.int64)
+        half = int(self.dtype == torch.bfloat16)
+        made = library.layer_new(ctypes.c_void_p(sizes.ctypes.data), ctypes.c_double(config.rms_norm_eps), half)
+        self._handle = ctypes.c_void_p(made)
+        weakref.finalize(self, library.layer_free, self._handle)
+
+    def take(self, weights: list[Any]) -> None:
+        """Lay out the weights anew where they have changed."""
+        self.weights, given = weights, [w for w in weights if w is not None]
+        self.learns = any(w.requires_grad for w in given)
+        state = tuple((w.data_ptr(), w._version) for w in given)
+        if state != self.state:
+            kept = [w if w is None or i < len(PROJECTIONS) else w.detach().float() for i, w in enumerate(self.weights)]
+            self._library.layer_load(self._handle, _array(kept), torch.get_num_threads())
+            self.state = state
+
+    def forward(self, states_TD: Tensor, place: _Place) -> tuple[Tensor, list[Tensor | None]]:
+        """The layer's result and what its backward pass needs."""
+        size, states_TD = len(states_TD), states_TD.detach().contiguous()
+        wide = [states_TD.new_empty(size, n) for n in (self.placed, self.heads, self.hidden)]
+        half = [states_TD.new_empty(size, n, dtype=self.dtype) for n in (self.width, self.all, 2 * self.inner)]
+        kept = [states_TD, half[0], wide[0] if self.normed else None, half[1], wide[1], wide[2], half[2]]
+        out_TD = torch.empty_like(states_TD)
+        out = ctypes.c_void_p(out_TD.data_ptr())
+        self._library.layer_forward(self._handle, *place.pointers(), out, _array(kept), torch.get_num_threads())
+        return out_TD, kept
+
+    def backward(self, slopes_TD: Tensor, place: _Place, kept: list[Tensor | None]) -> Tensor:
+        """The states' gradient; the weights' is added to their own."""
+        for w in self.weights:
+            if w is not None and w.requires_grad and w.grad is None:
+                w.grad = torch.zeros_like(w, dtype=torch.float32)
+        grads = _array([None if w is None else w.grad for w in self.weights])
+        slopes_TD, out_TD = slopes_TD.contiguous(), torch.empty_like(slopes_TD)
+        ends = [ctypes.c_void_p(x.data_ptr()) for x in (slopes_TD, out_TD)]
+        self._library.layer_backward(
+            self._handle, *place.pointers(), *ends, _array(kept), grads, torch.get_num_threads()
+        )
+        return out_TD
+
+
+class _Step(torch.autograd.Function):
+    """A layer in torch's graph; `weight` only says that something here learns."""
+
+    @staticmethod
+    def forward(ctx: Any, states_TD: Tensor, layer: Layer, place: _Place, weight: Tensor) -> Tensor:
+        out_TD, ctx.kept = layer.forward(states_TD, place)
+        ctx.layer, ctx.place = layer, place
+        return out_TD
+
+    @staticmethod
+    def backward(ctx: Any, slopes_TD: Tensor) -> tuple[Tensor | None, None, None, None]:
+        kept, ctx.kept = ctx.kept, None
+        found = ctx.layer.backward(slopes_TD, ctx.place, kept)
+        return found if ctx.needs_input_grad[0] else None, None, None, None
+
+
+def _weights(module: Any) -> list[Any]:
+    """The tensors in the order of the enumeration in `layers.cpp`, None where the architecture has none."""
+    parts = [getattr(module.self_attn, name, None) or getattr(module.mlp, name) for name in PROJECTIONS]
+    norms = [getattr(module, name, None) or getattr(module.self_attn, name, None) for name in NORMS]
+    return [*(p.weight for p in parts), *(p.bias for p in parts), *(n and n.weight for n in norms)]
+
+
+def _plain(layer: Any) -> bool:
+    """Weights on the processor in modules of torch's own, without adapters, hooks or parts elsewhere."""
+    modules = list(layer.modules())
+    linear = [m for m in modules if len(getattr(m, "weight", torch.zeros(1)).shape) == 2]
+    weights = list(layer.parameters())
+    return (
+        all(type(m) is nn.Linear for m in linear)
+        and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
+        and all(type(w) is nn.Parameter and w.device.type == "cpu" and w.is_contiguous() for w in weights)
+        and {w.dtype for w in weights} <= {torch.float32, torch.bfloat16}
+        and len({w.dtype for w in weights if w.ndim == 2}) == 1
+        and all(not w.requires_grad or (w.grad_dtype or w.dtype) == torch.float32 for w in weights)
+    )
+
+
+def _array(tensors: Sequence[Tensor | None]) -> Any:
+    return (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
