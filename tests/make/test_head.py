@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -18,10 +18,12 @@ V, PADDED, D, E, N = 403, 410, 32, 24, 37
 DIVERGENCES = get_args(Divergence)
 
 
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
+@pytest.fixture(params=["compiled", "compiled in float32", "plain"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test runs both ways; a machine without a compiler skips the first."""
+    """Every test runs all ways; a machine without a compiler runs the last alone."""
     chosen: str = request.param
+    if chosen == "compiled in float32":
+        monkeypatch.setattr(tiles, "SHARE_IN_BF16", 0.0)
     if chosen == "plain":
         monkeypatch.setattr(loss, "tiles", lambda head_VD: tiles.Plain())
     elif isinstance(tiles.tiles(torch.zeros(2, 2)), tiles.Plain):
@@ -106,6 +108,11 @@ def error(found: Tensor | None, wanted: Tensor) -> float:
     return float((found.double() - wanted).norm() / wanted.norm())
 
 
+def rounding(way: str) -> float:
+    """Bound of the error of float32 gradients; by default small rows are multiplied in bfloat16."""
+    return 2e-4 if way == "compiled" else 1e-5
+
+
 def mixes() -> list[Objective]:
     """Every divergence, with and without temperature and text."""
     settings = product(DIVERGENCES, (1.0, 2.0), (0.0, 0.4))
@@ -114,8 +121,8 @@ def mixes() -> list[Objective]:
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_losses_and_gradients_are_those_of_the_definitions(dtype: torch.dtype, kind: str) -> None:
-    bound = 1e-5 if dtype == torch.float32 else 5e-3
+def test_losses_and_gradients_are_those_of_the_definitions(dtype: torch.dtype, kind: str, way: str) -> None:
+    bound = rounding(way) if dtype == torch.float32 else 5e-3
     for objective in mixes():
         p = problem(dtype)
         found = head_loss(
@@ -169,8 +176,9 @@ def test_jsd_tends_to_one_kl_and_not_to_the_other(beta: float) -> None:
     assert error(ours_N, wrong_N) > 0.1
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the way is the same for all examples
 @given(cut=st.integers(1, N - 1), seed=st.integers(0, 20))
-def test_one_call_equals_two_over_its_parts(cut: int, seed: int) -> None:
+def test_one_call_equals_two_over_its_parts(way: str, cut: int, seed: int) -> None:
     p = problem(seed=seed, rows=V)
     whole = head_loss(p["hidden"], p["head"], p["tokens"], Objective(), signal=p["sparse"], scale=0.1)
     torch.autograd.backward(whole.total)
@@ -180,7 +188,7 @@ def test_one_call_equals_two_over_its_parts(cut: int, seed: int) -> None:
         signal = p["sparse"].rows(part)
         found = head_loss(p["hidden"][part], p["head"], p["tokens"][part], Objective(), signal=signal, scale=0.1)
         torch.autograd.backward(found.total)
-    assert error(p["head"].grad, wanted.double()) < 1e-5
+    assert error(p["head"].grad, wanted.double()) < rounding(way)
 
 
 def test_tokens_without_weight_change_nothing() -> None:
@@ -215,12 +223,12 @@ def test_equal_calls_give_equal_bits() -> None:
     assert all(torch.equal(a, b) for one in seen[1:] for a, b in zip(one, seen[0], strict=True))
 
 
-def test_a_frozen_head_gets_no_gradient_and_a_later_factor_counts() -> None:
+def test_a_frozen_head_gets_no_gradient_and_a_later_factor_counts(way: str) -> None:
     p = problem(rows=V)
     head_VD = p["head"].detach()
     torch.autograd.backward(3 * head_loss(p["hidden"], head_VD, p["tokens"], TEXT).total)
     wanted = by_definition({**p, "weights": torch.full((N,), 3.0)}, TEXT, None)[1]
-    assert error(p["hidden"].grad, wanted) < 1e-5
+    assert error(p["hidden"].grad, wanted) < rounding(way)
 
 
 def test_a_bfloat16_head_can_have_a_bfloat16_gradient() -> None:
@@ -232,7 +240,7 @@ def test_a_bfloat16_head_can_have_a_bfloat16_gradient() -> None:
     assert error(p["head"].grad, wanted) < 1e-2
 
 
-def test_a_sampled_teachers_gradient_is_that_of_its_masses() -> None:
+def test_a_sampled_teachers_gradient_is_that_of_its_masses(way: str) -> None:
     """Without a rest the masses are a target of their own: gradient (sum p) q - p, also where they miss 1."""
     p = problem(rows=V)
     signal = SparseSignal(p["sparse"].ids_NK, p["sparse"].probs_NK * 1.2, torch.zeros(N))
@@ -240,7 +248,7 @@ def test_a_sampled_teachers_gradient_is_that_of_its_masses() -> None:
     q_NV = (p["hidden"].detach() @ p["head"].detach().T).softmax(-1)
     target_NV = torch.zeros(N, V).scatter_add_(1, signal.ids_NK.clamp_min(0), signal.probs_NK)
     slope_NV = q_NV * target_NV.sum(1, keepdim=True) - target_NV
-    assert error(p["head"].grad, (slope_NV.T @ p["hidden"].detach()).double()) < 1e-5
+    assert error(p["head"].grad, (slope_NV.T @ p["hidden"].detach()).double()) < rounding(way)
 
 
 def test_what_does_not_fit_is_refused() -> None:

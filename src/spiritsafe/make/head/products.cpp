@@ -1,0 +1,219 @@
+// The products of a head: logits of a tile of tokens, and the gradients from the gradient of those.
+//
+// A tile lies as [V x M] (M tokens side by side). V is cut into blocks of VB rows, shared out over threads;
+// products are torch's own brgemm (AMX, AVX-512 or AVX2 by what the processor has), accumulated in float32.
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+namespace c10 {
+struct BFloat16;
+}
+namespace at::native::cpublas {
+void brgemm(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, const c10::BFloat16*, const c10::BFloat16*,
+            float*, bool);
+void brgemm(int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, const float*, const float*, float*, bool);
+void brgemm_release(bool);
+}  // namespace at::native::cpublas
+
+namespace {
+constexpr int L = 16;    // tokens of a vector
+constexpr int VB = 128;  // vocabulary rows of a block
+typedef float vf __attribute__((vector_size(4 * L), aligned(4)));
+typedef int32_t vi __attribute__((vector_size(4 * L), aligned(4)));
+typedef uint16_t bf16;
+
+inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
+inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
+inline bf16 narrow(float x) {
+  uint32_t b;
+  std::memcpy(&b, &x, 4);
+  return (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+}
+inline void put(float* to, vf x) { store(to, x); }
+inline void put(bf16* to, vf x) {
+  typedef uint32_t vu __attribute__((vector_size(4 * L)));
+  typedef uint16_t vh __attribute__((vector_size(2 * L), aligned(2)));
+  vu b = (vu)x;
+  b = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
+  *reinterpret_cast<vh*>(to) = __builtin_convertvector(b, vh);
+}
+
+inline void multiply(int64_t m, int64_t n, int64_t k, int64_t la, int64_t lb, int64_t lc, bool add, const float* a,
+                     const float* b, float* c) {
+  at::native::cpublas::brgemm(m, n, k, la, lb, lc, add, a, b, c, false);
+}
+inline void multiply(int64_t m, int64_t n, int64_t k, int64_t la, int64_t lb, int64_t lc, bool add, const bf16* a,
+                     const bf16* b, float* c) {
+  at::native::cpublas::brgemm(m, n, k, la, lb, lc, add, reinterpret_cast<const c10::BFloat16*>(a),
+                              reinterpret_cast<const c10::BFloat16*>(b), c, true);
+}
+
+// hidden (M x D) -> its transpose as second factor: (D x M), in pairs for bf16.
+inline void turned(const float* x, int64_t m, int64_t d, float* to) {
+  for (int64_t c = 0; c < d; c++)
+    for (int64_t i = 0; i < m; i++) to[c * m + i] = x[i * d + c];
+}
+inline void turned(const bf16* x, int64_t m, int64_t d, bf16* to) {
+  for (int64_t c = 0; c < d; c += 2)
+    for (int64_t i = 0; i < m; i++) {
+      to[c * m + 2 * i] = x[i * d + c];
+      to[c * m + 2 * i + 1] = x[i * d + c + 1];
+    }
+}
+
+// A 16 x 16 block in place: swaps halves, then quarters, and so on.
+inline void turn(vi* r) {
+  const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int step = 8; step; step /= 2) {
+    const vi lower = (lane & step) ? lane - step + L : lane, upper = (lane & step) ? lane + L : lane + step;
+    for (int i = 0; i < L; i++)
+      if (!(i & step)) {
+        const vi a = r[i], b = r[i + step];
+        r[i] = __builtin_shuffle(a, b, lower);
+        r[i + step] = __builtin_shuffle(a, b, upper);
+      }
+  }
+}
+
+// bf16 of two rows in one vector, the first in the lower halves.
+inline vi couple(vf a, vf b) {
+  typedef uint32_t vu __attribute__((vector_size(4 * L)));
+  const vu x = (vu)a, y = (vu)b;
+  return (vi)((x + 0x7fff + ((x >> 16) & 1)) >> 16 | ((y + 0x7fff + ((y >> 16) & 1)) & 0xffff0000));
+}
+
+// VB rows of M floats -> M rows of VB, as T.
+inline void turn(const float* x, int64_t m, float* to) {
+  for (int64_t j = 0; j < m; j += L)
+    for (int64_t i = 0; i < VB; i += L) {
+      vi r[L];
+      for (int l = 0; l < L; l++) r[l] = (vi)load(x + (i + l) * m + j);
+      turn(r);
+      for (int l = 0; l < L; l++) store(to + (j + l) * VB + i, (vf)r[l]);
+    }
+}
+inline void turn(const float* x, int64_t m, bf16* to) {
+  for (int64_t j = 0; j < m; j += L)
+    for (int64_t i = 0; i < VB; i += 2 * L) {
+      vi r[L];
+      for (int l = 0; l < L; l++) r[l] = couple(load(x + (i + 2 * l) * m + j), load(x + (i + 2 * l + 1) * m + j));
+      turn(r);
+      for (int l = 0; l < L; l++) *reinterpret_cast<vi*>(to + (j + l) * VB + i) = r[l];
+    }
+}
+
+template <class T>
+void project(const T* hidden, const T* head, int64_t m, int64_t d, int64_t v, float* tile) {
+  std::vector<T> factor(m * d);
+  turned(hidden, m, d, factor.data());
+#pragma omp parallel
+  {
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < v; at += VB)
+      multiply(std::min<int64_t>(VB, v - at), m, d, d, m, m, false, head + at * d, factor.data(), tile + at * m);
+    at::native::cpublas::brgemm_release(true);
+  }
+}
+
+// Rows of a matrix as second factor of a product: as they are for float32, in pairs of rows for bf16. `rows`
+// null: the first n, an even number or beside a row that counts nothing.
+inline void gather(const float* x, const int32_t* rows, int64_t n, int64_t d, float* to) {
+  for (int64_t r = 0; r < n; r++) std::copy_n(x + (rows ? rows[r] : r) * d, d, to + r * d);
+}
+inline uint32_t half_bits(float x) { return narrow(x); }
+inline uint32_t half_bits(bf16 x) { return x; }
+template <class S>
+void gather(const S* x, const int32_t* rows, int64_t n, int64_t d, bf16* to) {
+  for (int64_t r = 0; r < n; r += 2) {
+    const int64_t next = std::min(r + 1, n - 1);
+    const S *a = x + (rows ? rows[r] : r) * d, *b = x + (rows ? rows[next] : next) * d;
+    uint32_t* out = reinterpret_cast<uint32_t*>(to + r * d);
+    for (int64_t c = 0; c < d; c++) out[c] = half_bits(a[c]) | half_bits(b[c]) << 16;
+  }
+}
+
+// Rows of a tile by what they carry of the squared norm of its gradient: the largest need products in
+// float32, the rest, `half` of the norm at most, in bf16 (an input of bf16 has all there).
+struct Rows {
+  std::vector<int32_t> whole, half;
+  Rows(const float* squares, int64_t num, float share) {
+    const auto bin = [](float x) {  // a sixteenth of an octave
+      uint32_t bits;
+      std::memcpy(&bits, &x, 4);
+      return bits >> 19;
+    };
+    std::vector<double> sums(1 << 13, 0.0);
+    double total = 0, below = 0;
+    for (int64_t v = 0; v < num; v++) sums[bin(squares[v])] += squares[v], total += squares[v];
+    uint32_t cut = 0;
+    while (cut < sums.size() && below + sums[cut] <= total * share * share) below += sums[cut++];
+    for (int64_t v = 0; v < num; v++) (share >= 1 || bin(squares[v]) < cut ? half : whole).push_back(v);
+  }
+};
+
+// dhead (V x D) += g (V x M) hidden and own (M x D, one a thread) += g' head over the rows listed, in T. Rows
+// of zeros fill the last block: a product is compiled for each shape.
+template <class T, class S>
+void products(const float* g, const std::vector<int32_t>& rows, const S* hidden, const S* head, int64_t m, int64_t d,
+              float* dhead, std::vector<std::vector<float>>& each) {
+  std::vector<T> factor(m * d);
+  gather(hidden, nullptr, m, d, factor.data());
+#pragma omp parallel
+  {
+    auto& own = each[omp_get_thread_num()];
+    std::vector<float> part(VB * m), found(VB * d);
+    std::vector<T> left(VB * m), block(VB * d);
+#pragma omp for schedule(static)
+    for (int64_t at = 0; at < (int64_t)rows.size(); at += VB) {
+      const int32_t* list = rows.data() + at;
+      const int64_t n = std::min<int64_t>(VB, rows.size() - at);
+      for (int64_t i = 0; i < n; i++) std::copy_n(g + list[i] * m, m, part.data() + i * m);
+      std::fill(part.begin() + n * m, part.end(), 0.0f);
+      if (dhead) {
+        for (int64_t i = 0; i < VB * m; i += L) put(left.data() + i, load(part.data() + i));
+        multiply(VB, d, m, m, d, d, false, left.data(), factor.data(), found.data());
+        for (int64_t i = 0; i < n; i++)
+          for (int64_t c = 0; c < d; c++) dhead[list[i] * d + c] += found[i * d + c];
+      }
+      gather(head, list, n, d, block.data());
+      turn(part.data(), m, left.data());
+      multiply(m, d, VB, VB, d, d, true, left.data(), block.data(), own.data());
+    }
+    at::native::cpublas::brgemm_release(true);
+  }
+}
+
+// Gradients of the head (added to) and of the hidden states from that of the logits, g (V x M).
+template <class S>
+void gradients(const float* g, const Rows& rows, const S* hidden, const S* head, int64_t m, int64_t d, float* dhead,
+               float* dhidden) {
+  std::vector<std::vector<float>> each(omp_get_max_threads(), std::vector<float>(m * d, 0.0f));
+  products<bf16>(g, rows.half, hidden, head, m, d, dhead, each);
+  if constexpr (sizeof(S) == 4) products<float>(g, rows.whole, hidden, head, m, d, dhead, each);
+  std::fill(dhidden, dhidden + m * d, 0.0f);
+  for (const auto& own : each)  // in the threads' order: equal runs give equal bits
+    for (size_t i = 0; i < own.size(); i++) dhidden[i] += own[i];
+}
+}  // namespace
+
+extern "C" {
+void head_project(int half, const void* hidden, const void* head, int64_t m, int64_t d, int64_t v, float* tile) {
+  if (half)
+    project((const bf16*)hidden, (const bf16*)head, m, d, v, tile);
+  else
+    project((const float*)hidden, (const float*)head, m, d, v, tile);
+}
+
+void head_gradients(int half, const void* hidden, const void* head, int64_t m, int64_t d, int64_t v, const float* g,
+                    const float* squares, float share, float* dhead, float* dhidden) {
+  const Rows rows(squares, v, share);
+  if (half)
+    gradients(g, rows, (const bf16*)hidden, (const bf16*)head, m, d, dhead, dhidden);
+  else
+    gradients(g, rows, (const float*)hidden, (const float*)head, m, d, dhead, dhidden);
+}
+}
