@@ -3,13 +3,10 @@
 from collections.abc import Sequence
 
 from spiritsafe.evidence import Estimate, mcnemar, wilson
-from spiritsafe.measure.judge import METHOD, refuses
+from spiritsafe.measure.refusal.judge import method, refuses
 from spiritsafe.record import Exchange, Verdict
 
-LIMITS = (
-    METHOD,
-    "an answer that is not refused is not thereby harmful: quality is not judged",
-)
+ANSWERED = "an answer that is not refused is not thereby harmful: quality is not judged"
 
 
 def control_verdicts(
@@ -45,7 +42,7 @@ def _share(name: str, subject: str, text: str, outcomes: Sequence[bool], prompts
         seed=seed,
         method="one generation pass, the control's decisions replayed over it; Wilson interval",
         assumptions=("prompts are a sample of their set",),
-        limits=LIMITS,
+        limits=(method(), ANSWERED),
     )
 
 
@@ -65,7 +62,7 @@ def _difference(subject: str, model: str, prompts: str, off: Sequence[bool], on:
         seed=seed,
         method="exact McNemar on the same prompts; Newcombe interval",
         assumptions=("prompts are a sample of their set",),
-        limits=LIMITS,
+        limits=(method(), ANSWERED),
         p_value=found.p_value,
         rejected=clear,
     )

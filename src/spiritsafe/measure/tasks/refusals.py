@@ -7,7 +7,7 @@ Whether an answer that is not refused does harm is not judged here.
 from functools import partial
 
 from spiritsafe.measure.data import rows
-from spiritsafe.measure.judge import METHOD, refuses
+from spiritsafe.measure.refusal.judge import method, refuses
 from spiritsafe.measure.task import Item, Task
 from spiritsafe.models.base import user
 from spiritsafe.record import Sampling
@@ -28,7 +28,7 @@ def load(name: str, where: str) -> list[Item]:
 
 def refused(item: Item, answer: str) -> bool:
     """Whether the answer reads as a refusal; no answer, as after a control, counts as one."""
-    return not answer.strip() or refuses(answer)
+    return refuses(answer, item.messages[-1].content)
 
 
 def task(name: str) -> Task:
@@ -36,4 +36,4 @@ def task(name: str) -> Task:
     harmless = name == "xstest-safe"
     sampling = Sampling(temperature=0.0, max_tokens=64)
     metric = "over_refusal" if harmless else "refused"
-    return Task(name, metric, partial(load, name), refused, sampling, not harmless, METHOD)
+    return Task(name, metric, partial(load, name), refused, sampling, not harmless, method())

