@@ -68,6 +68,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     name: Annotated[str, typer.Option(help="The model's name towards clients.")] = "",
     policy: Annotated[str, typer.Option(help="Put a risk-control policy before the model.")] = "",
+    logprobs: Annotated[
+        int, typer.Option(min=0, max=254, help="Candidates a token that clients may have with log-probabilities.")
+    ] = 0,
     home: Annotated[Path, typer.Option(help="Where keys and the exchange log live.")] = Path("gateway"),
     new_key: Annotated[str, typer.Option("--new-key", help="Create a key for this account, print it, stop.")] = "",
 ) -> None:
@@ -92,7 +95,7 @@ def serve(
         warn(f"no account has a key yet; create one: spiritsafe serve {model} --home {home} --new-key NAME")
     served = name or address.rpartition("+")[2].rpartition("/")[2]
     Show().say(f"serving {served} at http://{host}:{port}/v1, log {log}")
-    serve_forever(create_app(opened_model, keys=keys, log=log, name=served), host, port)
+    serve_forever(create_app(opened_model, keys=keys, log=log, name=served, logprobs=logprobs), host, port)
 
 
 @app.command()

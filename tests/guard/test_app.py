@@ -15,6 +15,7 @@ from openai.types.chat import ChatCompletion
 from spiritsafe.errors import EndpointError, ModelError
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Request, exchange_id, user
+from spiritsafe.models.local import LocalModel
 from spiritsafe.record import Sampling, seed_of
 from tests.guard.conftest import FailingModel, Serve, Served
 
@@ -96,8 +97,42 @@ def test_an_answer_ends_at_a_stop_and_at_max_tokens(serve: Serve) -> None:
     assert (cut.message.content, cut.finish_reason) == ("one two ", "length")
 
 
+@pytest.mark.parametrize(
+    ("most", "asked", "said"),
+    [
+        (0, {"logprobs": True}, "This gateway gives no log-probabilities."),
+        (5, {"logprobs": True, "top_logprobs": 6}, "top_logprobs: at most 5 here"),
+        (5, {"top_logprobs": 2}, "top_logprobs: needs logprobs to be true"),
+        (5, {"logprobs": True, "top_logprobs": -1}, "top_logprobs: Input should be greater"),
+    ],
+)
+def test_no_more_log_probabilities_are_given_than_the_provider_allows_and_by_default_none(
+    serve: Serve, most: int, asked: dict[str, Any], said: str
+) -> None:
+    options = {"logprobs": most} if most else {}
+    with pytest.raises(openai.BadRequestError, match=said):
+        chat(serve("fake:random", **options), **asked)
+
+
+def test_candidates_are_the_model_s_own_at_temperature_1(serve: Serve, tiny: LocalModel) -> None:
+    served = serve(tiny, logprobs=8)
+    answers = [
+        chat(served, text, logprobs=True, top_logprobs=n, temperature=0.5) for text, n in (("one", 8), ("two", 3))
+    ]
+    for answer, num, logged in zip(answers, (8, 3), served.log(), strict=True):
+        found = answer.choices[0].logprobs
+        assert found is not None
+        assert found.content is not None
+        [scores] = tiny.score([logged], top_k=num)
+        assert [[t.token for t in token.top_logprobs] for token in found.content] == [
+            [f"token_id:{i}" for i in row] for row in scores.top_ids
+        ]
+        told = [[t.logprob for t in token.top_logprobs] for token in found.content]
+        assert told == [pytest.approx(row, abs=1e-4) for row in scores.top_logprobs]
+
+
 def test_log_probabilities_are_returned_where_the_model_gives_them(serve: Serve) -> None:
-    served = serve("fake:random")
+    served = serve("fake:random", logprobs=1)
     found = chat(served, logprobs=True).choices[0].logprobs
     [logged] = served.log()
     assert found is not None
@@ -107,7 +142,7 @@ def test_log_probabilities_are_returned_where_the_model_gives_them(serve: Serve)
 
 
 def test_no_log_probabilities_are_made_up(serve: Serve) -> None:
-    assert chat(serve("fake:echo"), logprobs=True).choices[0].logprobs is None
+    assert chat(serve("fake:echo", logprobs=1), logprobs=True).choices[0].logprobs is None
 
 
 def test_text_parts_are_joined_and_unknown_fields_ignored(serve: Serve) -> None:

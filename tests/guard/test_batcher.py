@@ -36,7 +36,7 @@ def test_requests_that_come_together_are_one_wave() -> None:
     waves = Waves()
     worker = batcher(waves=waves)
     futures = [worker.submit(request(str(k))) for k in range(10)]
-    assert [future.result(5).answer for future in futures] == [str(k) for k in range(10)]
+    assert [future.result(5).exchange.answer for future in futures] == [str(k) for k in range(10)]
     assert waves == [10]
     worker.close()
 
@@ -45,7 +45,7 @@ def test_a_full_wave_does_not_wait() -> None:
     waves = Waves()
     worker = batcher(waves=waves, max_batch=4, window_s=60)
     futures = [worker.submit(request(str(k))) for k in range(8)]
-    assert [future.result(5).answer for future in futures] == [str(k) for k in range(8)]
+    assert [future.result(5).exchange.answer for future in futures] == [str(k) for k in range(8)]
     assert waves == [4, 4]
     worker.close()
 
@@ -54,7 +54,7 @@ def test_each_waiter_hears_its_own_text() -> None:
     worker = batcher(waves=Waves())
     heard: list[list[str]] = [[], []]
     futures = [worker.submit(request(text), heard[k].append) for k, text in enumerate(("one two", "three"))]
-    assert [future.result(5).answer for future in futures] == ["one two", "three"]
+    assert [future.result(5).exchange.answer for future in futures] == ["one two", "three"]
     assert heard == [["one ", "two"], ["three"]]
     worker.close()
 
@@ -73,7 +73,7 @@ def test_close_answers_what_is_queued_and_takes_no_more() -> None:
     futures = [worker.submit(request(str(k))) for k in range(5)]
     worker.close()
     assert all(future.done() for future in futures)
-    assert [future.result().answer for future in futures] == [str(k) for k in range(5)]
+    assert [future.result().exchange.answer for future in futures] == [str(k) for k in range(5)]
     with pytest.raises(RunError, match="shutting down"):
         worker.submit(request("late"))
 
@@ -83,7 +83,7 @@ def test_an_answer_cannot_be_cancelled_and_so_is_always_kept() -> None:
     worker = batcher(waves=waves)
     future = worker.submit(request("asked"))
     assert not future.cancel()
-    assert future.result(5).answer == "asked"
+    assert future.result(5).exchange.answer == "asked"
     assert waves == [1]
     worker.close()
 

@@ -49,11 +49,12 @@ def test_a_stream_of_several_choices_brings_each_as_it_is_logged(serve: Serve) -
 
 
 def test_a_stream_ends_with_the_log_probabilities(serve: Serve) -> None:
-    served = serve("fake:random")
-    found = stream(served, "one", logprobs=True)[-1].choices[0].logprobs
+    served = serve("fake:random", logprobs=2)
+    found = stream(served, "one", logprobs=True, top_logprobs=2)[-1].choices[0].logprobs
     assert found is not None
     assert found.content is not None
     assert tuple(token.logprob for token in found.content) == served.log()[0].logprobs
+    assert {len(token.top_logprobs) for token in found.content} == {2}
 
 
 def test_a_stopped_answer_never_streams(serve: Serve) -> None:

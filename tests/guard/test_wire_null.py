@@ -4,7 +4,7 @@ import pytest
 
 from spiritsafe.guard.wire import ChatBody
 
-OPTIONAL = ("temperature", "top_p", "max_tokens", "stop", "seed", "stream", "n", "logprobs")
+OPTIONAL = ("temperature", "top_p", "max_tokens", "stop", "seed", "stream", "n", "logprobs", "top_logprobs")
 
 
 @pytest.mark.parametrize("key", OPTIONAL)

@@ -38,14 +38,18 @@ def create_app(
     window_s: float = 0.02,
     max_batch: int = 64,
     max_pending: int = 256,
+    logprobs: int = 0,
 ) -> Starlette:
     """A gateway that serves `model` as `name` and appends every exchange to the JSONL file `log`.
 
     `max_tokens` is the default where a client names none. Requests that come within `window_s` seconds
     of one another are generated together, at most `max_batch`; an account may wait for `max_pending`.
+    `logprobs` is how many candidates a token clients may have with their log-probabilities; 0: none at all,
+    since they are what a student learns fastest from.
     """
     batcher = Batcher(model, keep=log_keeper(log), window_s=window_s, max_batch=max_batch)
-    gateway = Gateway(model, keys, batcher, name=name, max_tokens=max_tokens, max_pending=max_pending)
+    limits = {"max_tokens": max_tokens, "max_pending": max_pending, "logprobs": logprobs}
+    gateway = Gateway(model, keys, batcher, name=name, **limits)
     started_at_s = time.time()
 
     async def chat(request: HttpRequest) -> Response:
@@ -79,17 +83,17 @@ async def _chat(gateway: Gateway, request: HttpRequest) -> Response:
     head = Head(gateway.name, f"chatcmpl-{exchange_id(gateway.model.digest, requests[0])}", time.time())
     if body.stream:
         events = Events()
-        events.start(gateway, requests)
+        events.start(gateway, requests, top=body.top_logprobs or 0)
         lines = sse(head, body, events, await events.next())
         return StreamingResponse(lines, media_type="text/event-stream", headers={"cache-control": "no-cache"})
-    futures = [asyncio.wrap_future(future) for future in gateway.submit(requests)]
+    futures = [asyncio.wrap_future(future) for future in gateway.submit(requests, top=body.top_logprobs or 0)]
     answers = await asyncio.gather(*futures, return_exceptions=True)
-    exchanges = []
+    answered = []
     for answer in answers:
         if isinstance(answer, BaseException):
             raise failure(answer)
-        exchanges.append(answer)
-    return JSONResponse(completion(head, exchanges, logprobs=bool(body.logprobs)))
+        answered.append(answer)
+    return JSONResponse(completion(head, answered, body))
 
 
 async def _account(gateway: Gateway, request: HttpRequest) -> str:

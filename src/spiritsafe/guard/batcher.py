@@ -1,7 +1,8 @@
 """Collects concurrent requests into waves: one `model.generate` for each, in one worker thread.
 
 A wave starts when no request came for `window_s` seconds, or at `max_batch`. It ends with its slowest
-answer; what comes meanwhile waits for the next. An error in a wave is the error of all its requests.
+answer; what comes meanwhile waits for the next. An error in a wave is the error of all its requests. Requests
+that want candidates beside their answer's tokens are scored after their wave, in one pass.
 """
 
 import queue
@@ -11,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from spiritsafe.errors import RunError
-from spiritsafe.models.base import Model, Request
+from spiritsafe.models.base import Model, Request, Scores
 from spiritsafe.record import Exchange
 
 OnPiece = Callable[[str], None]
@@ -19,12 +20,21 @@ Keep = Callable[[Sequence[Exchange]], None]
 
 
 @dataclass(frozen=True)
+class Answered:
+    """An answer, and its tokens' likeliest candidates where they were wanted and the model can say."""
+
+    exchange: Exchange
+    scores: Scores | None = None
+
+
+@dataclass(frozen=True)
 class Waiter:
-    """A request with the future of its answer, and whom to tell of its text."""
+    """A request with the future of its answer, whom to tell of its text, and how many candidates it wants."""
 
     request: Request
-    answer: Future[Exchange]
+    answer: Future[Answered]
     on_piece: OnPiece | None
+    top: int
 
 
 class Batcher:
@@ -37,9 +47,9 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="spiritsafe-batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request, on_piece: OnPiece | None = None) -> Future[Exchange]:
+    def submit(self, request: Request, on_piece: OnPiece | None = None, *, top: int = 0) -> Future[Answered]:
         """Queue a request. `on_piece` is called in the worker's thread. Raises `RunError` after `close`."""
-        waiter = Waiter(request, Future(), on_piece)
+        waiter = Waiter(request, Future(), on_piece, top)
         waiter.answer.set_running_or_notify_cancel()  # a client that leaves cannot cancel it
         with self._closing:
             if self._closed:
@@ -91,4 +101,20 @@ class Batcher:
                 waiter.answer.set_exception(error)
             return
         for waiter, exchange in answered:
-            waiter.answer.set_result(exchange)
+            if not (waiter.top and exchange.token_ids):
+                waiter.answer.set_result(Answered(exchange))
+        self._score([(w, e) for w, e in answered if w.top and e.token_ids])
+
+    def _score(self, answered: Sequence[tuple[Waiter, Exchange]]) -> None:
+        if not answered:
+            return
+        try:
+            top = max(waiter.top for waiter, _ in answered)
+            scores = self._model.score([exchange for _, exchange in answered], top_k=top)
+        except Exception as error:
+            for waiter, _ in answered:
+                waiter.answer.set_exception(error)
+            return
+        for (waiter, exchange), found in zip(answered, scores, strict=True):
+            same = found.token_ids == exchange.token_ids
+            waiter.answer.set_result(Answered(exchange, found if same else None))

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from spiritsafe.errors import EndpointError, RunError
-from spiritsafe.guard.batcher import Batcher
+from spiritsafe.guard.batcher import Answered, Batcher
 from spiritsafe.guard.keys import Keys
 from spiritsafe.guard.wire import ChatBody, Json, error_body, explain, messages_of, sampling_of
 from spiritsafe.models.base import Model, Request
@@ -38,12 +38,15 @@ class ApiError(Exception):
 
 
 class Gateway:
-    """One model served under one name, its keys, its log, and how many answers each account waits for."""
+    """One model served under one name, its keys, its log, and how many answers each account waits for.
+
+    `logprobs` is how many candidates a token a client may have; 0: no log-probabilities at all.
+    """
 
     def __init__(
-        self, model: Model, keys: Keys, batcher: Batcher, *, name: str, max_tokens: int, max_pending: int
+        self, model: Model, keys: Keys, batcher: Batcher, *, name: str, max_tokens: int, max_pending: int, logprobs: int
     ) -> None:
-        self.model, self.name = model, name
+        self.model, self.name, self.logprobs = model, name, logprobs
         self._keys, self._batcher, self._max_tokens, self._max_pending = keys, batcher, max_tokens, max_pending
         self._pending: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -68,6 +71,7 @@ class Gateway:
         if body.model != self.name:
             what = f"The model '{body.model}' does not exist; this gateway serves '{self.name}'."
             raise ApiError(404, what, param="model", code="model_not_found")
+        self._allow(body)
         return body
 
     def requests_of(self, body: ChatBody, account: str) -> list[Request]:
@@ -83,11 +87,16 @@ class Gateway:
         samplings = [sampling_of(body, max_tokens=self._max_tokens, seed=each) for each in seeds]
         return [Request(prompt, sampling, account=account) for sampling in samplings]
 
-    def submit(self, requests: Sequence[Request], on_choice: OnChoice | None = None) -> list[Future[Exchange]]:
-        """Queue an account's requests. Raises `ApiError` 429 where it waits for too many, 503 at shutdown."""
+    def submit(
+        self, requests: Sequence[Request], on_choice: OnChoice | None = None, *, top: int = 0
+    ) -> list[Future[Answered]]:
+        """Queue an account's requests, with `top` candidates a token.
+
+        Raises `ApiError` 429 where the account waits for too many, 503 at shutdown.
+        """
         self._admit(requests[0].account, len(requests))
         try:
-            return [self._submit(index, request, on_choice) for index, request in enumerate(requests)]
+            return [self._submit(index, request, on_choice, top) for index, request in enumerate(requests)]
         except RunError as error:
             raise failure(error) from None
 
@@ -95,9 +104,18 @@ class Gateway:
         """Answer what is queued, then stop."""
         self._batcher.close()
 
-    def _submit(self, index: int, request: Request, on_choice: OnChoice | None) -> Future[Exchange]:
+    def _allow(self, body: ChatBody) -> None:
+        """Raises `ApiError` 400 where more log-probabilities are wanted than this gateway gives."""
+        if body.top_logprobs and not body.logprobs:
+            raise ApiError(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
+        if body.logprobs and not self.logprobs:
+            raise ApiError(400, "This gateway gives no log-probabilities.", param="logprobs", code="no_logprobs")
+        if (body.top_logprobs or 0) > self.logprobs:
+            raise ApiError(400, f"top_logprobs: at most {self.logprobs} here", param="top_logprobs")
+
+    def _submit(self, index: int, request: Request, on_choice: OnChoice | None, top: int) -> Future[Answered]:
         on_piece = (lambda piece: on_choice(index, piece)) if on_choice else None
-        future = self._batcher.submit(request, on_piece)
+        future = self._batcher.submit(request, on_piece, top=top)
         future.add_done_callback(lambda _: self._release(request.account))
         return future
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from spiritsafe.guard.batcher import Answered
 from spiritsafe.record import Exchange, Message, Sampling
 
 Json = dict[str, Any]
@@ -69,6 +70,7 @@ class ChatBody(Wire):
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=64)
     logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=254)
 
 
 def messages_of(body: ChatBody) -> tuple[Message, ...]:
@@ -87,21 +89,21 @@ def sampling_of(body: ChatBody, *, max_tokens: int, seed: int) -> Sampling:
     )
 
 
-def completion(head: Head, exchanges: Sequence[Exchange], *, logprobs: bool) -> Json:
-    """A `chat.completion` of one choice for each exchange."""
+def completion(head: Head, answered: Sequence[Answered], body: ChatBody) -> Json:
+    """A `chat.completion` of one choice for each answer."""
     choices = [
         {
             "index": index,
-            "message": {"role": "assistant", "content": exchange.answer, "refusal": None},
-            "logprobs": logprobs_of(exchange) if logprobs else None,
-            "finish_reason": exchange.finish_reason,
+            "message": {"role": "assistant", "content": one.exchange.answer, "refusal": None},
+            "logprobs": logprobs_of(one, body),
+            "finish_reason": one.exchange.finish_reason,
         }
-        for index, exchange in enumerate(exchanges)
+        for index, one in enumerate(answered)
     ]
     return {
         **_head(head, "chat.completion"),
         "choices": choices,
-        "usage": usage_of(exchanges),
+        "usage": usage_of([one.exchange for one in answered]),
     }
 
 
@@ -123,15 +125,20 @@ def usage_of(exchanges: Sequence[Exchange]) -> Json:
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
-def logprobs_of(exchange: Exchange) -> Json | None:
-    """Log-probabilities in nats; a token is named by its id, as in vLLM's `return_tokens_as_token_ids`."""
-    if exchange.token_ids is None or exchange.logprobs is None:
+def logprobs_of(answered: Answered, body: ChatBody) -> Json | None:
+    """What the client wants of the log-probabilities at temperature 1, in nats; None where it wants or there is none.
+
+    A token is named by its id, as in vLLM's `return_tokens_as_token_ids`.
+    """
+    exchange, scores, top = answered.exchange, answered.scores, body.top_logprobs or 0
+    if not body.logprobs or exchange.token_ids is None or exchange.logprobs is None:
         return None
-    pairs = zip(exchange.token_ids, exchange.logprobs, strict=True)
-    content: list[Json] = [
-        {"token": f"token_id:{i}", "logprob": p, "bytes": None, "top_logprobs": []} for i, p in pairs
-    ]
-    return {"content": content, "refusal": None}
+    tops: list[list[Json]] = [[] for _ in exchange.token_ids]
+    if scores:
+        rows = zip(scores.top_ids, scores.top_logprobs, strict=True)
+        tops = [[_token(i, p) for i, p in zip(ids[:top], found[:top], strict=True)] for ids, found in rows]
+    own = zip(exchange.token_ids, exchange.logprobs, tops, strict=True)
+    return {"content": [_token(i, p) | {"top_logprobs": row} for i, p, row in own], "refusal": None}
 
 
 def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> Json:
@@ -149,6 +156,10 @@ def explain(error: Mapping[str, Any]) -> tuple[str, str]:
     """A pydantic error as (message, param)."""
     param = ".".join(str(part) for part in error["loc"])
     return f"{param or 'body'}: {error['msg']}", param
+
+
+def _token(id_: int, logprob: float) -> Json:
+    return {"token": f"token_id:{id_}", "logprob": logprob, "bytes": None}
 
 
 def _head(head: Head, kind: str) -> Json:
