@@ -21,7 +21,7 @@ FLOORS = (
     ("models",),
     ("make", "measure", "guard", "prove"),
     ("report",),
-    ("house", "pipeline"),
+    ("house", "distil", "pipeline"),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -4,17 +4,15 @@ Models are named student, own student, control, pruned start and teacher everywh
 are student/, models/own-student/, models/control/ and models/pruned-start/.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from spiritsafe.accounts import names, plan
+from spiritsafe.distil import capture_signals, prune_start, steps, train_student
 from spiritsafe.house import (
     CONTROL,
-    FOLDERS,
     OWN,
     START,
     STUDENT,
@@ -23,19 +21,17 @@ from spiritsafe.house import (
     collect,
     count,
     describe_student,
-    drawn,
     in_order,
     logged,
 )
 from spiritsafe.ledger import Entry, summary
 from spiritsafe.models import Model, Request, ask, open_model
-from spiritsafe.progress import Show, Tick
+from spiritsafe.progress import Show
 from spiritsafe.prompts import check_task, synthesise, task_prompts
 from spiritsafe.record import (
     Exchange,
     Sampling,
     Verdict,
-    append_jsonl,
     digest_of,
     file_digest,
     seed_of,
@@ -153,66 +149,6 @@ def draw_answers(house: House, entry: Entry) -> Done:
         collect(house, house.teacher, heldout, "heldout", entry),
     )
     return Done(files)
-
-
-def prune_start(house: House, entry: Entry) -> Done:
-    """Choose which layers to leave out and write the students' common start."""
-    from spiritsafe.make.prune import choose_cut, prune
-    from spiritsafe.make.student import save_student
-
-    part, teacher = house.run.recipe.make, house.teacher
-    depth = len(teacher.model.model.layers)
-    notes: dict[str, Any] = {"depth": depth}
-    trials: list[dict[str, float]] = []
-    if part.drop == "measured":
-        pairs = [teacher.pair(e) for e in house.exchanges("control")[: part.importance_prompts]]
-        with house.stages.show.bar("blocks of layers tried", part.num_layers - 1) as tick:
-            cut = choose_cut(teacher.model, pairs, num_layers=part.num_layers, pad_id=teacher.pad_id, tick=tick)
-        keep, trials = cut.keep, [{"start": start, "kl": kl} for start, kl in cut.kl_by_start.items()]
-    else:
-        keep = tuple(i for i in range(depth) if i not in part.drop)
-    folder = house.run.path(FOLDERS[START])
-    save_student(prune(teacher.model, keep), teacher.tokenizer, folder)
-    return Done((folder,), plots={"cut": trials}, notes={**notes, "keep": list(keep)})
-
-
-def capture_signals(house: House, entry: Entry) -> Done:
-    """Cache the teacher's top-k log-probabilities of the answers that the drawing account was served."""
-    from spiritsafe.make.signals import capture
-
-    path = house.run.path("signals", "served.safetensors")
-    capture(house.teacher, drawn(house), path, top_k=house.run.recipe.make.top_k)
-    return Done((path,))
-
-
-def train_student(house: House, name: str, entry: Entry) -> Done:
-    """Train one student from the common start: from served text, from cached signals, or from other draws."""
-    from spiritsafe.make.loop import tracked, train
-    from spiritsafe.make.prune import first_changed
-    from spiritsafe.make.student import save_student
-    from spiritsafe.models.local import load_parts
-
-    settings, slug = house.run.recipe.make, name.replace(" ", "-")
-    method, samples = _method(house, name)
-    model, tokenizer = load_parts(house.run.path(FOLDERS[START]))
-    keep = house.stages.records["start"]["notes"]["keep"]
-    metrics, checkpoint = house.run.path("metrics", f"{slug}.jsonl"), house.run.path("checkpoints", f"{slug}.pt")
-    told = tracked(settings.track, project=house.run.recipe.run.name, run=f"{house.run.folder.name}-{slug}")
-    with told as track, house.stages.show.bar(f"training steps of the {name}", method.steps) as tick:
-        train(
-            model,
-            method,
-            settings,
-            seed=seed_of(house.seed, "order"),
-            first_trained=first_changed(keep),
-            checkpoint=checkpoint,
-            on_step=partial(_log_step, metrics, slug, tick, track),
-        )
-    entry.count(tokens_in=sum(s.tokens for s in samples) * settings.epochs)
-    save_student(model, tokenizer, folder := house.run.path(FOLDERS[name]))
-    checkpoint.unlink(missing_ok=True)
-    answer_tokens = sum(len(s.answer_ids) for s in samples)
-    return Done((folder,), notes={"answer_tokens": answer_tokens, "method": method.name})
 
 
 def measure_fidelity(house: House, entry: Entry) -> Done:
@@ -342,37 +278,10 @@ def finish(house: House) -> list[Verdict]:
     write_json(run.path("plots.json"), stages.plots())
     entries = [record["entry"] for record in stages.records.values()]
     write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
-    write_atomic(run.path("metrics.jsonl"), "".join(_steps(run, name) for name in (STUDENT, OWN, CONTROL)))
+    write_atomic(run.path("metrics.jsonl"), "".join(steps(run, name) for name in (STUDENT, OWN, CONTROL)))
     describe_student(house, verdicts)
     write_report(run.folder)
     return verdicts
-
-
-def _steps(run: Run, name: str) -> str:
-    """A student's training steps, once each: a continued run repeats those since its checkpoint."""
-    lines = run.path("metrics", f"{name.replace(' ', '-')}.jsonl").read_text().splitlines()
-    return "".join(f"{line}\n" for line in {json.loads(line)["step"]: line for line in lines}.values())
-
-
-def _method(house: House, name: str) -> tuple[Any, list[Any]]:
-    """What a student learns from, and its samples."""
-    from spiritsafe.make.batches import samples_of
-    from spiritsafe.make.methods import Text, from_cache
-
-    teacher, settings, seed = house.teacher, house.run.recipe.make, seed_of(house.seed, "order")
-    served = drawn(house)
-    if name == OWN:
-        path, samples = house.run.path("signals", "served.safetensors"), samples_of(map(teacher.pair, served))
-        return from_cache(path, served, samples, settings, teacher_digest=teacher.digest, seed=seed), samples
-    texts = served if name == STUDENT else house.exchanges("control")
-    samples = samples_of(teacher.pair(e.model_copy(update={"token_ids": None})) for e in texts)
-    return Text(samples, settings, seed=seed), samples
-
-
-def _log_step(path: Path, student: str, tick: Tick, track: Any, metrics: dict[str, float | int]) -> None:
-    append_jsonl(path, [{"student": student, **metrics}])
-    track(metrics)
-    tick()
 
 
 def _safety_files(house: House) -> dict[str, str]:

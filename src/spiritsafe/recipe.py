@@ -147,13 +147,24 @@ class TrainPart(Section):
         return self
 
 
+class SignalsPart(Section):
+    """What is kept of the teacher's distribution at each token, in `size` entries.
+
+    `head`: the likeliest tokens, and the mass of all others. `unbiased`: the likeliest ones, and drawn tokens
+    that stand for the others, so that the expected gradient is that of the whole distribution.
+    """
+
+    kind: Literal["head", "unbiased"] = "head"
+    size: int = Field(default=50, ge=1, le=254)
+
+
 class MakePart(TrainPart):
     """Depth-pruned students, all from one start with equal steps, and how they are trained."""
 
     num_layers: int = Field(ge=1)
     drop: Literal["measured"] | tuple[int, ...] = "measured"
     importance_prompts: int = Field(default=6, ge=1)
-    top_k: int = Field(default=50, ge=1)
+    signals: SignalsPart = SignalsPart()
 
 
 class MeasurePart(Section):

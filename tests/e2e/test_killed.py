@@ -16,6 +16,7 @@ MOMENTS = (
     ("recipe.json", 3.0, signal.SIGKILL),
     ("stages/teacher.json", 1.0, signal.SIGKILL),
     ("exchanges/gateway.jsonl", 0.6, signal.SIGKILL),
+    ("signals/served/00000.signals", 0.02, signal.SIGKILL),
     ("metrics/student.jsonl", 1.0, signal.SIGKILL),
     ("metrics/own-student.jsonl", 1.0, signal.SIGINT),
     ("stages/control.json", 1.0, signal.SIGKILL),
@@ -65,6 +66,18 @@ def test_the_verdicts_are_those_of_a_run_that_nobody_stopped(
     battered: tuple[Path, list[Ended]], finished: Path
 ) -> None:
     folder, _ = battered
+    assert_same(verdicts(folder), verdicts(finished))
+
+
+def test_a_capture_killed_within_a_record_continues_to_the_same_bytes(workspace: Workspace, finished: Path) -> None:
+    folder = workspace.copy("runs", "torn")
+    shard = folder / "signals" / "served" / "00000.signals"
+    for stage in ("signals", "own-student", "fidelity", "prove"):
+        (folder / "stages" / f"{stage}.json").unlink()
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    workspace.run("torn")
+    assert shard.read_bytes() == whole
     assert_same(verdicts(folder), verdicts(finished))
 
 

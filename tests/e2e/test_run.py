@@ -10,7 +10,7 @@ from tests.e2e.workspace import Workspace, assert_same, exchanges, leftovers, ve
 
 FILES = (
     *("recipe.json", "environment.json", "prompts.jsonl", "keys.sqlite", "metrics.jsonl", "verdicts.json"),
-    *("plots.json", "ledger.json", "report.html", "signals/served.safetensors"),
+    *("plots.json", "ledger.json", "report.html", "signals/served/cache.json", "signals/served/00000.signals"),
     *("student/model.safetensors", "student/tokenizer.json", "student/README.md"),
     *("models/own-student/config.json", "models/control/config.json", "models/pruned-start/config.json"),
 )

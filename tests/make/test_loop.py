@@ -18,7 +18,7 @@ from spiritsafe.make.objective import TEXT
 from spiritsafe.make.packing import pack
 from spiritsafe.make.prune import prune
 from spiritsafe.make.samples import Sample, Target
-from spiritsafe.make.signals import capture
+from spiritsafe.make.signals import Keep, SignalCache, fill
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import Pair, answer_logprobs
 from spiritsafe.recipe import TrainPart
@@ -44,9 +44,8 @@ def samples(pairs: list[Pair]) -> list[Sample]:
 @pytest.fixture
 def cached(teacher: LocalModel, answers: list[Exchange], samples: list[Sample], tmp_path: Path) -> Cached:
     """Learning from cached log-probabilities."""
-    path = tmp_path / "s.safetensors"
-    capture(teacher, answers, path, top_k=8)
-    return from_cache(path, answers, samples, PART, teacher_digest=teacher.digest, seed=5)
+    fill(teacher, answers, tmp_path / "cache", keep=Keep(num=8))
+    return from_cache(SignalCache(tmp_path / "cache"), [e.id for e in answers], samples, PART, seed=5)
 
 
 def fit(model: Any, samples: list[Sample], method: Any = None, part: TrainPart = PART, **options: Any) -> Any:
@@ -224,9 +223,8 @@ def test_both_methods_bring_the_student_closer(
     teacher: LocalModel, student: Any, pairs: list[Pair], samples: list[Sample], tmp_path: Path, answers: list[Exchange]
 ) -> None:
     before, part = divergence(teacher, student, pairs), PART.model_copy(update={"epochs": 12})
-    path = tmp_path / "s.safetensors"
-    capture(teacher, answers, path, top_k=8)
-    cached = from_cache(path, answers, samples, part, teacher_digest=teacher.digest, seed=5)
+    fill(teacher, answers, tmp_path / "cache", keep=Keep(num=8))
+    cached = from_cache(SignalCache(tmp_path / "cache"), [e.id for e in answers], samples, part, seed=5)
     text = divergence(teacher, fit(student, samples, part=part), pairs)
     white = divergence(teacher, fit(prune(teacher.model, KEEP), samples, cached, part), pairs)
     assert white < text
@@ -241,7 +239,7 @@ def test_the_teacher_itself_has_nothing_to_learn_from_its_own_signals(
     assert max(abs(m["loss"]) for m in found) < 1e-4
     for m in found:
         assert m["overlap"] == 1
-        assert m["student_mass"] == pytest.approx(m["teacher_mass"], abs=1e-4)
+        assert m["student_mass"] == pytest.approx(m["teacher_mass"], abs=2e-3)  # as finely as the cache keeps it
 
 
 def test_every_step_is_told_with_its_figures(student: Any, samples: list[Sample]) -> None:

@@ -8,17 +8,21 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from spiritsafe.errors import DataError
+from spiritsafe.make.signals.coder import Rows
 from spiritsafe.make.signals.local import expected_of, fill, open_cache
+from spiritsafe.make.signals.manifest import manifest_of, tokenizer_digest
 from spiritsafe.make.signals.reader import SignalCache
 from spiritsafe.make.signals.sample import Keep, choose
 from spiritsafe.make.signals.shard import RECORD, shards
+from spiritsafe.make.signals.writer import Writer
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import answer_logprobs
-from spiritsafe.record import Exchange
+from spiritsafe.record import Exchange, Message
 
 KEEP = Keep(num=8)
 
@@ -30,6 +34,12 @@ def folder(teacher: LocalModel, answers: list[Exchange], tmp_path: Path) -> Path
     return tmp_path / "cache"
 
 
+def opened(folder: Path, teacher: LocalModel, answers: list[Exchange], **changed: str) -> SignalCache:
+    """The cache, checked against its teacher and answers, or what is `changed`."""
+    digests = {"teacher_digest": teacher.digest, "tokenizer_digest": tokenizer_digest(teacher.tokenizer), **changed}
+    return open_cache(folder, exchanges=answers, **digests)
+
+
 def contents(folder: Path) -> list[tuple[str, bytes]]:
     """All shards' bytes."""
     return [(path.name, path.read_bytes()) for path in shards(folder)]
@@ -38,7 +48,7 @@ def contents(folder: Path) -> list[tuple[str, bytes]]:
 def test_what_is_stored_is_near_what_the_teacher_says(
     teacher: LocalModel, answers: list[Exchange], folder: Path
 ) -> None:
-    cache = open_cache(folder, teacher_digest=teacher.digest, exchanges=answers)
+    cache = opened(folder, teacher, answers)
     assert len(shards(folder)) > 1
     for exchange in reversed(answers):
         pair = teacher.pair(exchange)
@@ -55,15 +65,67 @@ def test_what_is_stored_is_near_what_the_teacher_says(
         assert apart.max() / 2 < 0.03
 
 
-def test_a_cache_of_another_teacher_or_other_answers_names_both_sides(
+def test_a_cache_of_another_teacher_tokenizer_or_keeping_names_both_sides(
     teacher: LocalModel, answers: list[Exchange], folder: Path
 ) -> None:
     with pytest.raises(DataError, match=f"teacher is {teacher.digest}, expected another; delete"):
-        open_cache(folder, teacher_digest="another", exchanges=answers)
-    with pytest.raises(DataError, match=r"exchanges is \w{64}, expected \w{64}"):
-        open_cache(folder, teacher_digest=teacher.digest, exchanges=answers[::-1])
+        opened(folder, teacher, answers, teacher_digest="another")
+    with pytest.raises(DataError, match=r"tokenizer is \w{64}, expected another; delete"):
+        opened(folder, teacher, answers, tokenizer_digest="another")
     with pytest.raises(DataError, match=r"keep is .*8.*, expected .*9"):
         fill(teacher, answers, folder, keep=replace(KEEP, num=9))
+    with pytest.raises(DataError, match=r"seed is 0, expected 1"):
+        fill(teacher, answers, folder, keep=KEEP, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("prompts", {"messages": (Message(role="user", content="now"),)}),
+        ("sampling", {"sampling": {"temperature": 0.5}}),
+        ("answers", {"token_ids": (5, 6, 1)}),
+        ("answers", {"token_ids": None, "answer": "one two"}),
+        ("exchanges", {"id": "0" * 32}),
+    ],
+)
+def test_a_cache_of_other_exchanges_names_the_first_thing_that_differs_and_both_sides(
+    teacher: LocalModel, answers: list[Exchange], folder: Path, name: str, change: dict[str, object]
+) -> None:
+    others = [Exchange.model_validate({**answers[0].model_dump(), **change}), *answers[1:]]
+    with pytest.raises(DataError, match=rf"cache\.json: {name} is \w{{64}}, expected \w{{64}}"):
+        opened(folder, teacher, others)
+    with pytest.raises(DataError, match=rf"cache\.json: {name} is \w{{64}}, expected \w{{64}}"):
+        fill(teacher, others, folder, keep=KEEP)
+
+
+def test_a_missing_or_foreign_manifest_is_one_line(teacher: LocalModel, answers: list[Exchange], folder: Path) -> None:
+    for text, said in (
+        ("", r"cannot be read \("),
+        ("[]", r"format is \[\]"),
+        ('{"format": 0}', "format is 0, expected"),
+    ):
+        (folder / "cache.json").write_text(text)
+        with pytest.raises(DataError, match=rf"cache\.json: {said}.*; delete the cache and run again$"):
+            opened(folder, teacher, answers)
+    with pytest.raises(DataError, match=r"cache\.json: cannot be read \(.*No such file"):
+        opened(folder / "none", teacher, answers)
+
+
+@pytest.mark.parametrize("vocab", [1, 27, 49152, 151_936, 262_144, 1 << 20])
+def test_a_cache_takes_any_vocabulary(answers: list[Exchange], tmp_path: Path, vocab: int) -> None:
+    width, num = min(6, vocab), 40
+    draw = np.random.default_rng(vocab)
+    ids = np.stack([vocab - 1 - draw.choice(min(vocab, 1 << 30), width, replace=False) for _ in range(num)])
+    ids[0, 0] = vocab - 1 if vocab - 1 not in ids[0] else ids[0, 0]
+    full = [np.full(num, width), ids, draw.integers(0, 255, ids.shape), draw.integers(0, 255, num), ids[:, -1]]
+    kinds = (np.int32, np.int32, np.uint8, np.uint8, np.int32)
+    rows = Rows(*(part.astype(kind) for part, kind in zip(full, kinds, strict=True)))
+    Writer(tmp_path, manifest_of("t", "k", vocab, answers, KEEP, seed=0)).add("some", rows)
+    cache = SignalCache(tmp_path)
+    assert cache.tokens("some") == tuple(ids[:, -1])
+    found = cache.signal("some")
+    assert [set(r) for r in found.ids_NK.tolist()] == [set(r) for r in ids.tolist()]
+    torch.testing.assert_close(found.probs_NK.sum(-1) + found.tail_N, torch.ones(num))
 
 
 def test_shards_of_another_cache_are_refused(teacher: LocalModel, answers: list[Exchange], folder: Path) -> None:
@@ -99,16 +161,20 @@ def test_a_changed_byte_or_a_missing_end_names_file_and_exchange(
     shards(folder)[-1].unlink()
     first.write_bytes(b"")
     with pytest.raises(DataError, match=f"holds no signals of exchange {answers[0].id}"):
-        open_cache(folder, teacher_digest=teacher.digest, exchanges=answers)
+        opened(folder, teacher, answers)
 
 
 def test_a_cache_is_read_while_it_is_written(teacher: LocalModel, answers: list[Exchange], tmp_path: Path) -> None:
     seen: list[int] = []
+    held: list[SignalCache] = []
 
     def look() -> None:
         cache = SignalCache(tmp_path)
+        held.append(cache)
         seen.append(len(cache.exchanges))
-        assert len(cache.signal(answers[seen[-1] - 1].id).tail_N)
+        held[0].refresh()
+        for each in (cache, held[0]):
+            assert len(each.signal(answers[seen[-1] - 1].id).tail_N)
 
     fill(teacher, answers, tmp_path, keep=KEEP, shard_tokens=40, tick=look)
     assert seen == list(range(1, len(answers) + 1))

@@ -1,6 +1,6 @@
 """Ways to learn, one file each; the loop does not know which one runs."""
 
-from spiritsafe.make.methods.cached import Cached, from_cache, top_k_signal
+from spiritsafe.make.methods.cached import Cached, from_cache
 from spiritsafe.make.methods.text import Text
 
-__all__ = ["Cached", "Text", "from_cache", "top_k_signal"]
+__all__ = ["Cached", "Text", "from_cache"]

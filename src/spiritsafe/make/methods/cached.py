@@ -5,17 +5,15 @@ Word-level distillation (Hinton et al., arXiv 1503.02531) towards what a cache h
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from torch import Tensor
-
+from spiritsafe.errors import DataError
 from spiritsafe.make.batches import digest_samples, order
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.samples import Packed, Sample, Target
-from spiritsafe.make.signals import load_signals
 from spiritsafe.make.signals.kinds import SparseSignal, joined
+from spiritsafe.make.signals.reader import SignalCache
 from spiritsafe.recipe import TrainPart
-from spiritsafe.record import Exchange, digest_of, file_digest
+from spiritsafe.record import digest_of
 
 
 class Cached:
@@ -52,24 +50,24 @@ class Cached:
 
 
 def from_cache(
-    path: Path,
-    exchanges: Sequence[Exchange],
+    cache: SignalCache,
+    exchanges: Sequence[str],
     samples: Sequence[Sample],
     settings: TrainPart,
     *,
-    teacher_digest: str,
     seed: int,
+    objective: Objective | None = None,
 ) -> Cached:
-    """Forward KL to what a file of signals holds of the exchanges, whose tokens are `samples`."""
-    signals = load_signals(path, teacher_digest=teacher_digest, exchanges=exchanges)
+    """Towards what a cache holds of the exchanges (ids), which `samples` are; forward KL unless told otherwise.
+
+    Raises `DataError` where it holds signals of other tokens.
+    """
+    for exchange, sample in zip(exchanges, samples, strict=True):
+        if cache.tokens(exchange) != sample.answer_ids:
+            what = f"exchange {exchange} has {len(cache.tokens(exchange))} tokens that are not the sample's"
+            raise DataError(str(cache.folder), what, "delete the cache and capture again")
 
     def signal_of(i: int) -> SparseSignal:
-        return top_k_signal(*signals.of(i))
+        return cache.signal(exchanges[i])
 
-    return Cached(samples, signal_of, Objective(), settings, seed=seed, source=file_digest(path))
-
-
-def top_k_signal(ids_TK: Tensor, logprobs_TK: Tensor) -> SparseSignal:
-    """Stored top-k log-probabilities as a signal: what they leave over is the tail's mass."""
-    probs_TK = logprobs_TK.float().exp()
-    return SparseSignal(ids_TK, probs_TK, (1 - probs_TK.sum(-1)).clamp_min(0))
+    return Cached(samples, signal_of, objective or Objective(), settings, seed=seed, source=cache.digest)

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from spiritsafe.make.signals.manifest import manifest_of
+from spiritsafe.make.signals.manifest import expected, manifest_of, tokenizer_digest
 from spiritsafe.make.signals.reader import SignalCache
 from spiritsafe.make.signals.sample import Keep, choose, rows_of
 from spiritsafe.make.signals.writer import SHARD_TOKENS, Writer
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import answer_logprobs
-from spiritsafe.record import Exchange, digest_of, seed_of
+from spiritsafe.record import Exchange, seed_of
 
 BATCH = 8
 
@@ -49,15 +49,15 @@ def fill(
 
 def expected_of(teacher: LocalModel, exchanges: Sequence[Exchange], keep: Keep, *, seed: int = 0) -> dict[str, Any]:
     """The manifest that a cache of these has."""
-    tokenizer = digest_of(sorted(teacher.tokenizer.get_vocab().items()))
-    vocab = int(teacher.model.config.vocab_size)
+    tokenizer, vocab = tokenizer_digest(teacher.tokenizer), int(teacher.model.config.vocab_size)
     return manifest_of(teacher.digest, tokenizer, vocab, exchanges, keep, seed=seed)
 
 
-def open_cache(folder: Path, *, teacher_digest: str, exchanges: Sequence[Exchange]) -> SignalCache:
-    """A whole cache of these exchanges. Raises `DataError` where it is of others, or lacks some."""
-    wanted = {"teacher": teacher_digest, "exchanges": digest_of([e.id for e in exchanges])}
-    cache = SignalCache(folder, wanted)
+def open_cache(
+    folder: Path, *, teacher_digest: str, tokenizer_digest: str, exchanges: Sequence[Exchange]
+) -> SignalCache:
+    """A whole cache of these exchanges. Raises `DataError` where it is of something else, or lacks some."""
+    cache = SignalCache(folder, expected(teacher_digest, tokenizer_digest, exchanges))
     held = set(cache.exchanges)
     for exchange in exchanges:
         if exchange.id not in held:

@@ -12,23 +12,39 @@ from spiritsafe.make.signals.shard import VERSION
 from spiritsafe.record import Exchange, digest_of, prompt_digest, write_json
 
 NAME = "cache.json"
+LOCAL = {"kind": "local"}
 
 
 def manifest_of(
-    teacher: str, tokenizer: str, vocab: int, exchanges: Sequence[Exchange], keep: Keep, *, seed: int
+    teacher: str,
+    tokenizer: str,
+    vocab: int,
+    exchanges: Sequence[Exchange],
+    keep: Keep,
+    *,
+    seed: int,
+    source: dict[str, Any] = LOCAL,
 ) -> dict[str, Any]:
     """Everything that decides what the cache holds, by digest where it is long."""
+    decided = {"format": VERSION, "source": source, "vocab": vocab, "keep": asdict(keep), "seed": seed}
+    return decided | expected(teacher, tokenizer, exchanges)
+
+
+def expected(teacher: str, tokenizer: str, exchanges: Sequence[Exchange]) -> dict[str, str]:
+    """The part of a manifest that a reader knows: whose signals, in which tokens, of which answers; all digests."""
     return {
-        "format": VERSION,
         "teacher": teacher,
         "tokenizer": tokenizer,
-        "vocab": vocab,
-        "exchanges": digest_of([e.id for e in exchanges]),
         "prompts": digest_of([prompt_digest(e.messages) for e in exchanges]),
         "sampling": digest_of([e.sampling.model_dump() for e in exchanges]),
-        "keep": asdict(keep),
-        "seed": seed,
+        "answers": digest_of([e.token_ids or [e.answer, e.finish_reason] for e in exchanges]),
+        "exchanges": digest_of([e.id for e in exchanges]),
     }
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Of a transformers tokenizer's tokens and their ids."""
+    return digest_of(sorted(tokenizer.get_vocab().items()))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class SignalCache:
         """The ids of all exchanges it holds, in the order of writing."""
         return tuple(self._found)
 
+    @property
+    def digest(self) -> str:
+        """Of all it holds now."""
+        return digest_of([self.manifest, [[one.exchange, one.checksum] for one in self._found.values()]])
+
     def rows(self, exchange: str) -> Rows:
         """An exchange's rows as they are stored. Raises `DataError` where they are missing or damaged."""
         if exchange not in self._found:
