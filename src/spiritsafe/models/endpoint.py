@@ -71,14 +71,20 @@ class EndpointModel:
 
     def answer(self, request: Request, *, timeout_s: float = TIMEOUT_S) -> Exchange:
         """Ask once, from any thread. Raises `Busy` where it may go well later, `EndpointError` where it will not."""
+        return self.answer_with(request, {}, timeout_s=timeout_s)[0]
+
+    def answer_with(
+        self, request: Request, extra: dict[str, Any], *, timeout_s: float = TIMEOUT_S
+    ) -> tuple[Exchange, dict[str, Any]]:
+        """Ask once with `extra` fields in the body; also returns the answer's choice as the server wrote it."""
         if request.open_turn == "user":
             raise ModelError(self.address, "cannot leave the user's turn open", "use a local model")
         started = time.time()
-        data = self._send("POST", "/chat/completions", _body(self.name, request), timeout_s)
+        data = self.post("/chat/completions", body_of(self.name, request) | extra, timeout_s=timeout_s)
         try:
             choice, usage = data["choices"][0], data.get("usage") or {}
             reason = choice["finish_reason"]
-            return Exchange(
+            exchange = Exchange(
                 **identity(self.address, self.digest, request),
                 answer=choice["message"]["content"] or "",
                 finish_reason=reason if reason in ("stop", "length", "content_filter") else "stop",
@@ -88,9 +94,14 @@ class EndpointModel:
                 started_at_s=started,
                 elapsed_s=time.time() - started,
             )
+            return exchange, choice
         except (KeyError, IndexError, TypeError, AttributeError, ValidationError):
             what = "answered something else than a chat completion"
             raise EndpointError(self.address, what, "is it OpenAI-compatible?") from None
+
+    def post(self, path: str, body: dict[str, Any], *, timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
+        """Ask the server once, from any thread; raises as `answer` does."""
+        return self._send("POST", path, body, timeout_s)
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
         where, ends_s, content = self.url + path, time.monotonic() + timeout_s, bytearray()
@@ -157,7 +168,8 @@ def retry_after_s(header: str | None) -> float:
         return 0.0
 
 
-def _body(name: str, request: Request) -> dict[str, Any]:
+def body_of(name: str, request: Request) -> dict[str, Any]:
+    """The body of a chat completion."""
     sampling = request.sampling
     body: dict[str, Any] = {
         "model": name,
