@@ -13,7 +13,7 @@ BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 unexport PYTHONDONTWRITEBYTECODE
 
 # Benches beside peers run in an environment of their own.
-PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-quality bench-rollout,$(BENCHES))
+PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-parity bench-quality bench-rollout,$(BENCHES))
 
 .PHONY: setup demo test check bench docs clean $(BENCHES)
 

@@ -1,5 +1,5 @@
-"""One head and one loss, by us and by the peers, over the same inputs: `python -m bench._kd_losses PEER N KIND DTYPE`
-prints the peak of memory beyond the inputs, in MiB, of one such call in a process of its own.
+"""One head and one loss, by us and by the peers, over the same inputs: `python -m bench._kd_losses PEER N KIND DTYPE
+SOURCE` prints the peak of memory beyond the inputs, in MiB, of one such call in a process of its own.
 
 All return (loss, gradient of the hidden states, gradient of the head) of the summed loss. Axes as in the
 package: N tokens, D hidden, V vocabulary, K stored tokens.
@@ -14,71 +14,91 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from bench._real_states import real_states
 from spiritsafe.make.head import head_loss
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.signals import DenseSignal, SparseSignal
 
 V, D, K = 49152, 576, 50
 BETAS = {"fkl": 0.0, "rkl": 1.0, "jsd": 0.5}
-OBJECTIVES = {"fkl": Objective(), "rkl": Objective("reverse-kl"), "jsd": Objective("jsd"), "sparse fkl": Objective()}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Case:
-    """Student and teacher of about the spread of real logits, and the teacher's top-50 of the sparse case."""
+    """Student and teacher, the teacher's top-50 of the sparse case; the divergence as TRL's `beta` names it."""
 
-    kind: str
+    beta: float
+    is_sparse: bool
     hidden_ND: Tensor
     head_VD: Tensor
     dense: DenseSignal
     sparse: SparseSignal
     tokens_N: Tensor
 
+    @property
+    def objective(self) -> Objective:
+        """`beta` 0 is forward KL, 1 reverse KL."""
+        return {0.0: Objective(), 1.0: Objective("reverse-kl")}.get(self.beta) or Objective("jsd", beta=self.beta)
+
 
 Result = tuple[float, Tensor, Tensor]
 Loss = Callable[[Case], Result]
 
 
-def make_case(num: int, kind: str, dtype: str, seed: int, vocabulary: int = V) -> Case:
-    """Inputs by seed."""
+def make_case(num: int, kind: str, dtype: str, seed: int, source: str, *, beta: float | None = None) -> Case:
+    """Inputs by `source`: `real` text, or `random` by seed with logits of about the same spread."""
+    states = real_states(num) if source == "real" else None
     g = torch.Generator().manual_seed(seed)
-    head_VD = torch.randn(vocabulary, D, generator=g) * 0.1
-    theirs_VD = head_VD + 0.03 * torch.randn(vocabulary, D, generator=g)
-    hidden_ND = torch.randn(num, D, generator=g)
-    theirs_ND = hidden_ND + 0.3 * torch.randn(num, D, generator=g)
     to = DTYPES[dtype]
-    dense = DenseSignal(theirs_ND.to(to), theirs_VD.to(to))
+    if states:
+        hidden_ND, student, tokens_N = states.student_ND.to(to), states.head_VD.to(to), states.tokens_N
+        dense = DenseSignal(states.teacher_ND.to(to), states.head_VD.to(to).clone())
+    else:
+        head_VD = torch.randn(V, D, generator=g) * 0.1
+        theirs_VD = head_VD + 0.03 * torch.randn(V, D, generator=g)
+        hidden_ND = torch.randn(num, D, generator=g)
+        theirs_ND = hidden_ND + 0.3 * torch.randn(num, D, generator=g)
+        dense = DenseSignal(theirs_ND.to(to), theirs_VD.to(to))
+        tokens_N = torch.randint(0, V, (num,), generator=g)
+        hidden_ND, student = hidden_ND.to(to), head_VD.to(to)
+    if to == torch.bfloat16:
+        student.grad_dtype = torch.float32
+    return Case(
+        beta=BETAS[kind.removeprefix("sparse ")] if beta is None else beta,
+        is_sparse=kind.startswith("sparse"),
+        hidden_ND=hidden_ND.requires_grad_(),
+        head_VD=student.requires_grad_(),
+        dense=dense,
+        sparse=_top(dense),
+        tokens_N=tokens_N,
+    )
+
+
+def _top(dense: DenseSignal) -> SparseSignal:
     ids_NK, probs_NK = [], []
     for part_MD in torch.split(dense.hidden_NE, 256):
         top = (part_MD.float() @ dense.head_VE.float().T).softmax(-1).topk(K)
         ids_NK.append(top.indices)
         probs_NK.append(top.values)
     probs = torch.cat(probs_NK)
-    sparse = SparseSignal(torch.cat(ids_NK), probs, 1 - probs.sum(1))
-    tokens_N = torch.randint(0, vocabulary, (num,), generator=g)
-    student = head_VD.to(to)
-    if to == torch.bfloat16:
-        student.grad_dtype = torch.float32
-    return Case(kind, hidden_ND.to(to).requires_grad_(), student.requires_grad_(), dense, sparse, tokens_N)
+    return SparseSignal(torch.cat(ids_NK), probs, (1 - probs.sum(1)).clamp_min(1e-7))
 
 
 def ours(case: Case) -> Result:
     """spiritsafe."""
-    signal = case.sparse if case.kind.startswith("sparse") else case.dense
-    return _gradients(
-        case,
-        head_loss(case.hidden_ND, case.head_VD, case.tokens_N, OBJECTIVES[case.kind], signal=signal).total,
-    )
+    signal = case.sparse if case.is_sparse else case.dense
+    found = head_loss(case.hidden_ND, case.head_VD, case.tokens_N, case.objective, signal=signal)
+    return _gradients(case, found.total)
 
 
 def trl(case: Case) -> Result:
     """TRL's stable chunked divergence."""
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-    signal, beta = case.dense, BETAS[case.kind.removeprefix("sparse ")]
+    signal = case.dense
     found = ChunkedDivergenceFunction.apply(
-        case.hidden_ND, case.head_VD, None, signal.hidden_NE, signal.head_VE, None, beta
+        case.hidden_ND, case.head_VD, None, signal.hidden_NE, signal.head_VE, None, case.beta
     )
     return _gradients(case, found[0].sum())
 
@@ -100,8 +120,7 @@ def trl_gkd(case: Case) -> Result:
     from trl.experimental.gkd import GKDTrainer
 
     logits_NV, theirs_NV = case.hidden_ND @ case.head_VD.T, case.dense.hidden_NE @ case.dense.head_VE.T
-    beta = BETAS[case.kind.removeprefix("sparse ")]
-    loss = GKDTrainer.generalized_jsd_loss(logits_NV[None], theirs_NV[None], beta=beta, reduction="sum")
+    loss = GKDTrainer.generalized_jsd_loss(logits_NV[None], theirs_NV[None], beta=case.beta, reduction="sum")
     return _gradients(case, loss)
 
 
@@ -109,8 +128,7 @@ def liger(case: Case, *, compiled: bool = False) -> Result:
     """Liger's fused linear loss, eager."""
     from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
 
-    beta = BETAS[case.kind.removeprefix("sparse ")]
-    loss = LigerFusedLinearJSDLoss(0.0, 1.0, beta, compiled=compiled, chunk_size=256)
+    loss = LigerFusedLinearJSDLoss(0.0, 1.0, case.beta, compiled=compiled, chunk_size=256)
     found = loss(case.hidden_ND, case.head_VD, case.dense.hidden_NE, case.dense.head_VE, case.tokens_N)
     return _gradients(case, found * len(case.tokens_N))
 
@@ -157,7 +175,7 @@ def exact(case: Case) -> Result:
 
 
 def _by_definition(case: Case, logq_MV: Tensor, part: slice) -> Tensor:
-    if case.kind.startswith("sparse"):
+    if case.is_sparse:
         sparse = case.sparse.rows(part)
         taken_MV = torch.zeros_like(logq_MV, dtype=torch.bool).scatter_(1, sparse.ids_NK, True)
         rest_M1 = logq_MV.masked_fill(taken_MV, -torch.inf).logsumexp(1, keepdim=True)
@@ -167,12 +185,13 @@ def _by_definition(case: Case, logq_MV: Tensor, part: slice) -> Tensor:
     dense = case.dense.rows(part)
     logp_MV = (dense.hidden_NE.double() @ dense.head_VE.double().T).log_softmax(-1)
     p_MV, q_MV = logp_MV.exp(), logq_MV.exp()
-    if case.kind == "fkl":
+    if case.beta == 0:
         return (p_MV * (logp_MV - logq_MV)).sum()
-    if case.kind == "rkl":
+    if case.beta == 1:
         return (q_MV * (logq_MV - logp_MV)).sum()
-    mix_MV = torch.logaddexp(logp_MV, logq_MV) - torch.log(torch.tensor(2.0, dtype=torch.double))
-    return (p_MV * (logp_MV - mix_MV) + q_MV * (logq_MV - mix_MV)).sum() / 2
+    b = torch.tensor(case.beta, dtype=torch.double)
+    mix_MV = torch.logaddexp(logp_MV + b.log(), logq_MV + (-b).log1p())
+    return (b * p_MV * (logp_MV - mix_MV) + (1 - b) * q_MV * (logq_MV - mix_MV)).sum()
 
 
 def _gradients(case: Case, loss: Any) -> Result:
@@ -189,10 +208,10 @@ def _memory_mib(key: str) -> float:
         return next(int(line.split()[1]) for line in status if line.startswith(key)) / 1024
 
 
-def main(peer: str, num: str, kind: str, dtype: str) -> None:
+def main(peer: str, num: str, kind: str, dtype: str, source: str) -> None:
     """Warm up on a few tokens, forget the peak so far, run once."""
-    PEERS[peer](make_case(32, kind, dtype, 1))
-    case = make_case(int(num), kind, dtype, 0)
+    PEERS[peer](make_case(32, kind, dtype, 1, source))
+    case = make_case(int(num), kind, dtype, 0, source)
     with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
         file.write("5")
     before = _memory_mib("VmRSS")

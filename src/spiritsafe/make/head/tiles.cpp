@@ -70,10 +70,10 @@ struct Sums {
       const vf old = load(&top[j]);
       vf most = old;
       for (int64_t v = 0; v < rows; v++) most = larger(most, load(block + v * m + j) * scale);
-      vf total = load(&sum[j]) * exp_of(old - most);
+      vf total{};  // of the block first: adding small to large terms one by one rounds too often
       for (int64_t v = 0; v < rows; v++) total += exp_of(load(block + v * m + j) * scale - most);
       store(&top[j], most);
-      store(&sum[j], total);
+      store(&sum[j], load(&sum[j]) * exp_of(old - most) + total);
     }
   }
   void add(const Sums& other) {
