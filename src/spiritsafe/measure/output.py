@@ -1,4 +1,4 @@
-"""What a measurement leaves: verdicts.json, table.csv, junit.xml; and gates on the table's shares."""
+"""What a measurement leaves: verdicts.json, table.csv, junit.xml, control.json; and gates on the table's shares."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from spiritsafe.errors import UsageError
@@ -44,12 +45,19 @@ def parse_gate(text: str) -> Gate:
     return Gate(text, found["task"] or "", found["metric"], found["sign"], float(found["bound"]))
 
 
-def write_results(folder: Path, verdicts: Sequence[Verdict], gates: Sequence[Gate]) -> None:
-    """Write verdicts.json, table.csv and, with one test case for each gate, junit.xml."""
+def write_results(
+    folder: Path, verdicts: Sequence[Verdict], gates: Sequence[Gate], *, stages: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Write verdicts.json, table.csv, junit.xml with one test case for each gate, and control.json.
+
+    The last holds what the risk control's stages settled and took; times differ from run to run.
+    """
     held = [v.model_dump(mode="json") for v in verdicts]
     write_json(folder / "verdicts.json", {"version": VERDICT_VERSION, "verdicts": held})
     write_atomic(folder / "table.csv", _csv(verdicts))
     write_atomic(folder / "junit.xml", _junit(verdicts, gates))
+    if stages:
+        write_json(folder / "control.json", {"version": 1, "stages": list(stages)})
 
 
 def _csv(verdicts: Sequence[Verdict]) -> str:

@@ -1,8 +1,9 @@
 """Tasks and suites by name; a task's own file is imported when it is asked for."""
 
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from spiritsafe.errors import UsageError
+from spiritsafe.errors import DataError, UsageError
 from spiritsafe.measure.task import Task
 
 LANGUAGES = ("de", "en", "es", "fr", "zh")
@@ -14,16 +15,33 @@ BBH = (
     "object_counting",
     "sports_understanding",
 )
-REFUSALS = ("xstest-safe", "xstest-unsafe", "harmbench", "simple-safety-tests")
+HARMFUL = (
+    "harmbench", "simple-safety-tests", "do-not-answer", "xstest-unsafe", "hh-harmless", "ailuminate", "xsafety-de"
+)  # fmt: skip
+HARMLESS = ("xstest-safe", "frr", "frr-de")
+BBQ = ("bbq-ambiguous", "bbq-disambiguated")
 FILES = {
     "gsm8k": "gsm8k",
     **{f"mgsm-{language}": "mgsm" for language in LANGUAGES},
     **{f"bbh-{name}": "bbh" for name in BBH},
-    **dict.fromkeys(REFUSALS, "refusals"),
+    **dict.fromkeys((*HARMFUL, *HARMLESS), "prompts"),
+    **dict.fromkeys(BBQ, "bbq"),
+    "hatecheck-de": "hatecheck",
     "gym": "gym",
 }
 SUITES = {
-    "refusals": REFUSALS,
+    "nature": (
+        "simple-safety-tests",
+        "bbq-ambiguous",
+        "bbq-disambiguated",
+        "hh-harmless",
+        "xstest-unsafe",
+        "xstest-safe",
+        "do-not-answer",
+        "harmbench",
+    ),
+    "safety": (*HARMFUL, *HARMLESS, *BBQ, "hatecheck-de"),
+    "german": ("xsafety-de", "frr-de", "hatecheck-de", "mgsm-de"),
     "quality": ("gsm8k", *(f"mgsm-{language}" for language in LANGUAGES), *(f"bbh-{name}" for name in BBH)),
     "mgsm": tuple(f"mgsm-{language}" for language in LANGUAGES),
     "bbh": tuple(f"bbh-{name}" for name in BBH),
@@ -49,3 +67,15 @@ def suite_tasks(name: str) -> tuple[str, ...]:
     if name not in SUITES:
         raise UsageError(f"suite {name}", "is not known", f"one of {', '.join(SUITES)}")
     return SUITES[name]
+
+
+def available(tasks: Sequence[Task], data: str, tell: Callable[[str], None]) -> list[Task]:
+    """The tasks of a suite whose published files are at hand; each one left out is told, with the reason."""
+    kept = []
+    for task in tasks:
+        try:
+            task.load(data)
+            kept.append(task)
+        except DataError as error:
+            tell(f"left out: {task.name}, {error}")
+    return kept

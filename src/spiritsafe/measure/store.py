@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 
 from spiritsafe.errors import RunError, writing
-from spiritsafe.models.base import Model, Request, exchange_id
+from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id, told
 from spiritsafe.progress import Tick
 from spiritsafe.record import Exchange, append_jsonl, read_jsonl, repair_jsonl
 
@@ -94,6 +94,30 @@ def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: M
         meter.check()
         model.generate(missing[start : start + CHUNK], on_exchange=keep)
     return [held[_key(model, r)] for r in requests]
+
+
+class Stored:
+    """A model that answers from the store where it can; what it must generate is stored at once.
+
+    `given` holds every answer it gave, with the seconds that its generation once took.
+    """
+
+    def __init__(self, folder: Path, inner: Model, meter: Meter) -> None:
+        self.inner, self.address, self.digest = inner, inner.address, inner.digest
+        self._folder, self._meter = folder, meter
+        self.given: list[Exchange] = []
+
+    def generate(
+        self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
+    ) -> list[Exchange]:
+        """Answer every request, in order; see `spiritsafe.models.Model`."""
+        found = answers(self._folder, self.inner, requests, meter=self._meter, tick=lambda: None)
+        self.given += found
+        return told(found, on_exchange, on_text)
+
+    def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
+        """The inner model's log-probabilities in nats."""
+        return self.inner.score(exchanges, top_k=top_k)
 
 
 def _key(model: Model, item: Request | Exchange) -> str:

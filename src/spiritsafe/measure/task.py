@@ -5,7 +5,7 @@ Scores are in [0, 1] per item; a yes/no task gives 0 or 1. Items of one `cluster
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from spiritsafe.record import Message, Sampling, digest_of
 
@@ -33,7 +33,10 @@ Score = Callable[[Item, str], bool]
 class Task:
     """A named task. `load(where)` reads its items from a data folder; `higher_is_better` turns the table's sense.
 
-    `note` is a limit that every claim from it states.
+    `note` is a limit that every claim from it states. A `kind` other than "" asks for three outcomes instead of
+    `score` (`safety.outcomes`): what is asked should not be answered (harmful), or should be (harmless).
+    `also` names further shares of the same answers, told and not ranked.
+    `is_english` says that the refusal judge's error rates are known for its answers.
     """
 
     name: str
@@ -43,3 +46,6 @@ class Task:
     sampling: Sampling
     higher_is_better: bool = True
     note: str = ""
+    also: tuple[tuple[str, Score], ...] = ()
+    kind: Literal["", "harmful", "harmless"] = ""
+    is_english: bool = True
