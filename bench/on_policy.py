@@ -1,11 +1,13 @@
 """On-policy distillation beside TRL's DistillationTrainer: answer tokens a second of generate + score + update.
 
-A student of 10 of SmolLM2-135M's 30 layers, all of it trained, writes answers to 16 prompts of equal length,
-the whole model (bfloat16 where the processor has it) scores them; reverse KL, AdamW. Both ignore end tokens;
-TRL without gradient checkpointing, in the faster of bfloat16 autocast and float32. Each run is two steps of
-which the second counts, runs alternate. `limit`: the products alone at the measured peak, 2 operations a
-weight for each token that is written, scored, or read by the student's forward, 4 for its backward.
-Not covered: shared prompts, several processes, a GPU.
+A student of 10 of SmolLM2-135M's 30 layers, all of it trained, writes answers, the whole model (bfloat16 where
+the processor has it) scores them; reverse KL, AdamW. Once every prompt has one answer, and once chat prompts of
+different length have four each, as advantages over a group need them. Both ignore end tokens; TRL without
+gradient checkpointing, in the faster of bfloat16 autocast and float32. Each run is two steps of which the
+second counts, runs alternate. `limit`: the products alone at the measured peak, 2 operations a weight for each
+token that is written, scored, or read by the student's forward, 4 for its backward; a prompt counts once
+however many answers it has, the head for answer tokens only.
+Not covered: answers that end early, several processes, a GPU.
 """
 
 import copy
@@ -13,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -31,32 +34,67 @@ from spiritsafe.make.samples import Sample
 from spiritsafe.models import open_model
 from spiritsafe.recipe import TrainPart
 
-PROMPTS, PROMPT_TOKENS, LENGTHS, LAYERS, STEPS, RUNS = 16, 48, (32, 128), 10, 2, 5
+PROMPTS, PROMPT_TOKENS, LAYERS, STEPS, RUNS = 16, 48, 10, 2, 5
 PEER = "trl 1.16.0"
 WORDS = "the sea is wide and calm while a small boat goes home with fish for all who wait there"
+ASKED = (
+    "Why is the sky blue?",
+    "A train leaves at 9:40 and arrives at 13:05. How long does it take? Show how you got there.",
+    "Write a short letter to the city asking for a bench at the bus stop in our street. Say who needs it and why.",
+    "Here is a list of words: boat, harbour, storm, lamp, keeper, fish, morning. Write a story for children of about"
+    " eight years that uses all of them, is not sad, and ends with someone having breakfast. Keep sentences short.",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Texts of the prompts, equal ones side by side, and how many tokens each answer has."""
+
+    name: str
+    texts: tuple[str, ...]
+    length: int
 
 
 def measure(seed: int) -> list[Row]:
-    """One row for each length of the answers."""
+    """One row for each case."""
     transformers.utils.logging.set_verbosity_error()
     local: Any = open_model("smollm2")
     teacher = copy.deepcopy(local.model).to(torch.bfloat16 if has_bfloat16() else torch.float32)
     start = prune(local.model, (*range(LAYERS - 1), len(local.model.model.layers) - 1))
-    texts = some_prompts(local.tokenizer)
-    return [compare(start, teacher, local.tokenizer, texts, seed, length=length) for length in LENGTHS]
+    found: list[Row] = []
+    half = True
+    for case in cases(local.tokenizer):
+        ours = partial(our_step_s, start, teacher, local.tokenizer, case, seed)
+        theirs = partial(trl_step_s, start, teacher, local.tokenizer, case, seed)
+        if not found:
+            half = faster(theirs)
+        mine, their = in_turn(ours, partial(theirs, half))
+        found.append(row_of(mine, their, start, teacher, local.tokenizer, case))
+        note(f"{found[-1]}")
+    return found
 
 
-def compare(start: Any, teacher: Any, tokenizer: Any, texts: list[str], seed: int, *, length: int) -> Row:
-    """Both trainers in turn, TRL in its faster type."""
-    ours = partial(our_step_s, start, teacher, tokenizer, texts, seed, length=length)
-    theirs = {half: partial(trl_step_s, start, teacher, tokenizer, texts, seed, length, half) for half in (True, False)}
-    spent = {half: run() for half, run in theirs.items()}
-    note(f"{PEER}, {length} tokens, s a step: bfloat16 {spent[True]:.1f}, float32 {spent[False]:.1f}")
-    mine, their = in_turn(ours, theirs[min(spent, key=lambda half: spent[half])])
-    return row_of(mine, their, products_at_most(start, teacher, length), length)
+def cases(tokenizer: Any) -> list[Case]:
+    """Prompts of one length with an answer each, and chat prompts with four."""
+    texts = some_prompts(tokenizer)
+    asked = [tokenizer.apply_chat_template([user_turn(q)], tokenize=False, add_generation_prompt=True) for q in ASKED]
+    several = PROMPTS // len(ASKED)
+    return [
+        *(Case(f"{PROMPTS} prompts of {PROMPT_TOKENS}, {n} new tokens", texts, n) for n in (32, 128)),
+        Case(
+            f"{len(ASKED)} chat prompts, {several} answers each, 64 new tokens",
+            tuple(text for text in asked for _ in range(several)),
+            64,
+        ),
+    ]
 
 
-def some_prompts(tokenizer: Any) -> list[str]:
+def user_turn(text: str) -> dict[str, str]:
+    """A message."""
+    return {"role": "user", "content": text}
+
+
+def some_prompts(tokenizer: Any) -> tuple[str, ...]:
     """Different texts of `PROMPT_TOKENS` tokens each."""
     words = WORDS.split()
     texts = []
@@ -66,27 +104,35 @@ def some_prompts(tokenizer: Any) -> list[str]:
         text = tokenizer.decode(ids)
         assert tokenizer(text)["input_ids"] == ids
         texts.append(text)
-    return texts
+    return tuple(texts)
 
 
-def our_step_s(start: Any, teacher: Any, tokenizer: Any, texts: list[str], seed: int, *, length: int) -> float:
+def faster(theirs: Callable[[bool], float]) -> bool:
+    """Whether TRL takes less time in bfloat16."""
+    spent = {half: theirs(half) for half in (True, False)}
+    note(f"{PEER}, s a step: bfloat16 {spent[True]:.2f}, float32 {spent[False]:.2f}")
+    return spent[True] < spent[False]
+
+
+def our_step_s(start: Any, teacher: Any, tokenizer: Any, case: Case, seed: int) -> float:
     """Seconds of our last step."""
     model, spent = copy.deepcopy(start), []
-    rollout = Rollout(model, (), slots=PROMPTS, capacity=PROMPT_TOKENS + length)
+    samples = [Sample(tuple(tokenizer(text)["input_ids"]), (2,)) for text in case.texts]
+    capacity = max(len(sample.prompt_ids) for sample in samples) + case.length
+    rollout = Rollout(model, (), slots=PROMPTS, capacity=capacity)
     settings = TrainPart(
         epochs=STEPS, batch=PROMPTS, train="all", learning_rate=1e-6, diagnose_every=0, checkpoint_every=1000
     )
-    samples = [Sample(tuple(tokenizer(text)["input_ids"]), (2,)) for text in texts]
     method = Gkd(
         samples,
-        student(rollout, max_tokens=length),
+        student(rollout, max_tokens=case.length),
         teacher,
         Objective("reverse-kl"),
         settings,
         seed=seed,
         own_share=1.0,
     )
-    train(model, method, settings, seed=seed, on_step=lambda metrics: spent.append(checked(metrics, length)))
+    train(model, method, settings, seed=seed, on_step=lambda metrics: spent.append(checked(metrics, case.length)))
     return spent[-1]
 
 
@@ -96,19 +142,19 @@ def checked(metrics: dict[str, float | int], length: int) -> float:
     return float(metrics["elapsed_s"])
 
 
-def trl_step_s(start: Any, teacher: Any, tokenizer: Any, texts: list[str], seed: int, length: int, half: bool) -> float:
+def trl_step_s(start: Any, teacher: Any, tokenizer: Any, case: Case, seed: int, half: bool) -> float:
     """Seconds of TRL's last step."""
     from trl import DistillationConfig, DistillationTrainer
 
-    data = import_module("datasets").Dataset.from_dict({"prompt": texts})
+    data = import_module("datasets").Dataset.from_dict({"prompt": list(case.texts)})
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         settings = DistillationConfig(
             output_dir=folder,
             per_device_train_batch_size=PROMPTS,
             num_train_epochs=STEPS,
-            max_completion_length=length,
-            generation_kwargs={"min_new_tokens": length},
+            max_completion_length=case.length,
+            generation_kwargs={"min_new_tokens": case.length},
             beta=1.0,
             bf16=half,
             use_cpu=True,
@@ -153,24 +199,23 @@ def in_turn(*runs: Callable[[], float]) -> list[list[float]]:
     return found
 
 
-def products_at_most(start: Any, teacher: Any, length: int) -> float:
+def products_at_most(start: Any, teacher: Any, prompts: int, answers: int) -> float:
     """Answer tokens a second if nothing but products took time."""
-    own, whole = (sum(int(w.numel()) for w in model.parameters()) for model in (start, teacher))
-    trunk = own - int(start.get_input_embeddings().weight.numel())
-    answers, prompts = PROMPTS * length, PROMPTS * PROMPT_TOKENS
-    operations = 2 * own * answers + 2 * trunk * prompts  # written
-    operations += 2 * whole * (answers + prompts)  # scored
-    operations += 6 * own * answers + 6 * trunk * prompts  # learned
+    head = int(start.get_input_embeddings().weight.numel())
+    trunk, whole = (sum(int(w.numel()) for w in model.parameters()) - head for model in (start, teacher))
+    read, answered = trunk * (prompts + answers) + head * answers, whole * (prompts + answers) + head * answers
+    operations = 2 * read + 2 * answered + 6 * read  # written, scored, learned
     return answers / (operations / gemm_peak_gflops(torch.bfloat16) / 1e9)
 
 
-def row_of(mine: list[float], their: list[float], limit: float, length: int) -> Row:
+def row_of(mine: list[float], their: list[float], start: Any, teacher: Any, tokenizer: Any, case: Case) -> Row:
     """Medians in answer tokens a second."""
-    tokens = PROMPTS * length
+    tokens = PROMPTS * case.length
+    limit = products_at_most(start, teacher, sum(len(tokenizer(t)["input_ids"]) for t in set(case.texts)), tokens)
     ours, theirs = tokens / statistics.median(mine), tokens / statistics.median(their)
     spread = (tokens / max(mine), tokens / min(mine))
-    case = f"{LAYERS} layers, {PROMPTS} prompts of {PROMPT_TOKENS}, {length} new tokens"
-    return Row(case, "tokens_per_s", ours, PEER, theirs, ours / theirs, limit, RUNS, spread)
+    name = f"{LAYERS} layers, {case.name}"
+    return Row(name, "tokens_per_s", ours, PEER, theirs, ours / theirs, limit, RUNS, spread)
 
 
 if __name__ == "__main__":

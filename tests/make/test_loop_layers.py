@@ -1,5 +1,6 @@
 """Our own layers against transformers': states and gradients of every architecture that has them, odd sizes too."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -46,6 +47,29 @@ def flat(gradients: dict[str, Tensor]) -> Tensor:
     return torch.cat([gradients[name].flatten() for name in sorted(gradients)])
 
 
+def groups(*shapes: tuple[int, Sequence[int]]) -> Packed:
+    """(Tokens of a prompt, tokens of each of its answers): prompts that several samples share, not side by side."""
+    source = torch.Generator().manual_seed(2)
+
+    def some(size: int) -> tuple[int, ...]:
+        return tuple(torch.randint(4, 60, (size,), generator=source).tolist())
+
+    samples = [Sample(prompt, some(size)) for n, sizes in shapes for prompt in [some(n)] for size in sizes]
+    return packed(samples[::2] + samples[1::2])
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_prompts_that_samples_share_are_computed_once_with_the_same_gradients(name: str) -> None:
+    model, some = tiny(name), groups((40, (20, 7, 33)), (3, (5,)), (17, (1, 13)))
+    once = layers.Once(some)
+    assert len(once.kept_U) == 40 + 60 + 3 + 5 + 17 + 14
+    assert some.ids_T[once.kept_U][once.place_T].equal(some.ids_T)
+    (states, gradients), (wanted_states, wanted) = learned(model, some), plainly(model, some)
+    assert apart(states, wanted_states) < 1e-5
+    for part, found in gradients.items():
+        assert apart(found, wanted[part]) < 1e-4, part
+
+
 @pytest.mark.parametrize("name", [n for n in FAST if n != "mistral"])
 @pytest.mark.parametrize("sizes", [(64, 33, 7, 13), (2, 3), (119,)])
 def test_states_and_gradients_are_those_of_transformers(name: str, sizes: tuple[int, ...]) -> None:
@@ -73,7 +97,7 @@ def test_other_architectures_are_left_to_transformers(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_equal_rows_give_equal_bits_whatever_the_number_of_threads(dtype: torch.dtype) -> None:
-    model, some = tiny("qwen3").to(dtype), row(64, 33, 7, 13)
+    model, some = tiny("qwen3").to(dtype), groups((64, (33, 9, 1, 3)), (13, (8,)))
     for weight in model.parameters():
         weight.grad_dtype = torch.float32
     found = []

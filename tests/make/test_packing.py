@@ -25,6 +25,14 @@ def test_no_two_rows_would_fit_into_one(samples: list[Sample], size: int) -> Non
     assert len(filled) < 2 or filled[0] + filled[1] > size
 
 
+@given(SAMPLES, st.integers(4, 40))
+def test_samples_of_one_prompt_stay_together_where_a_row_holds_them(samples: list[Sample], size: int) -> None:
+    rows = pack(samples, tokens_per_row=size)
+    for prompt in {s.prompt_ids for s in samples}:
+        places = [i for i, row in enumerate(rows) if any(s.prompt_ids == prompt for s in row.samples)]
+        assert len(places) == 1 or sum(s.tokens for s in samples if s.prompt_ids == prompt) > size
+
+
 @given(SAMPLES)
 def test_each_answer_token_is_predicted_from_the_place_before_it(samples: list[Sample]) -> None:
     row = packed(samples)

@@ -14,20 +14,37 @@ from spiritsafe.make.samples import Packed, Sample
 def pack(samples: Sequence[Sample], *, tokens_per_row: int) -> list[Packed]:
     """All samples in rows of at most `tokens_per_row` tokens, fullest rows first.
 
-    First-fit decreasing needs at most 11/9 of the fewest possible rows, and one (Dosa 2007). Equal samples
-    give equal rows whatever machine packs them.
+    First-fit decreasing needs at most 11/9 of the fewest possible rows, and one (Dosa 2007). Samples of one
+    prompt stay together where a row holds them, since what they share can be computed once. Equal samples give
+    equal rows whatever machine packs them.
     """
     rows: list[list[int]] = []
     left: list[int] = []
-    for i in sorted(range(len(samples)), key=lambda i: -samples[i].tokens):
-        size = samples[i].tokens
+    for part in sorted(_parts(samples, tokens_per_row), key=lambda part: -_tokens(samples, part)):
+        size = _tokens(samples, part)
         place = next((row for row, room in enumerate(left) if room >= size), len(rows))
         if place == len(rows):
             rows.append([])
             left.append(tokens_per_row)
-        rows[place].append(i)
+        rows[place] += part
         left[place] -= size
-    return [packed([samples[i] for i in row]) for row in sorted(rows, key=lambda r: -sum(samples[i].tokens for i in r))]
+    return [packed([samples[i] for i in row]) for row in sorted(rows, key=lambda row: -_tokens(samples, row))]
+
+
+def _parts(samples: Sequence[Sample], most: int) -> list[list[int]]:
+    """Samples of one prompt, or single ones where all of those do not fit into a row."""
+    families: dict[tuple[int, ...], list[int]] = {}
+    for i, sample in enumerate(samples):
+        families.setdefault(sample.prompt_ids, []).append(i)
+    return [
+        part
+        for all_ in families.values()
+        for part in ([all_] if _tokens(samples, all_) <= most else [[i] for i in all_])
+    ]
+
+
+def _tokens(samples: Sequence[Sample], some: Sequence[int]) -> int:
+    return sum(samples[i].tokens for i in some)
 
 
 def packed(samples: Sequence[Sample]) -> Packed:

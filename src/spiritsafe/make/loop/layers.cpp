@@ -107,6 +107,13 @@ void across(const Operand<T>& a, long pa, const Operand<T>& b, long pb, Done don
   }
 }
 
+inline void add_to(float* sums, const float* values, long count) {
+  if (count == kPanel)
+    for (long j = 0; j < kPanel; j += 16) *(v16*)(sums + j) += *(const v16*)(values + j);
+  else
+    for (long j = 0; j < count; ++j) sums[j] += values[j];
+}
+
 inline float rms_scale(const float* x, long count, double eps) {
   v16 squares = {};
   float rest = 0;
@@ -132,9 +139,17 @@ struct Shape {
 // Pointers as Python lists them, null where the architecture has none.
 enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, NORM = Q_BIAS + DOWN + 1, NORM2, Q_NORM, K_NORM, WEIGHTS };
 
+// A sample's own tokens lie from `begin` to `end`; before them it sees `shared` tokens of another's, from `prefix`.
+struct Span {
+  int64_t prefix, shared, begin, end;
+  long at(long t) const { return t < shared ? prefix + t : begin + t - shared; }
+  long size() const { return shared + end - begin; }
+};
+
 struct Row {
-  long tokens, samples;
-  const int64_t* borders;
+  long tokens, samples, families;
+  const Span* spans;
+  const int64_t* first;  // sample of each family, which is those that share tokens with their first one
   const float *cosines, *sines;  // tokens x dim / 2
 };
 
@@ -408,7 +423,7 @@ struct Llama final : Layer {
         const long p = task % own.right.panels, first = p * kPanel, columns = std::min(kPanel, inner - first);
         across(own.left, task / own.right.panels, own.right, p, [&](long n, const float* values) {
           if (n >= outputs || !grads[n]) return;
-          for (long j = 0; j < columns; ++j) grads[n][first + j] += values[j];
+          add_to(grads[n] + first, values, columns);
         });
       }
     }
@@ -508,32 +523,34 @@ struct Llama final : Layer {
   void attend(const Row& row, const Kept<T>& kept) const {
 #pragma omp for schedule(dynamic, 1)
     for (long task = 0; task < row.samples * s.kv_heads; ++task) {
-      const long h = task % s.kv_heads, begin = row.borders[task / s.kv_heads];
-      const long size = row.borders[task / s.kv_heads + 1] - begin, wide = whole(size, kPanel);
-      const T* first_key = kept.qkv + begin * width + all + h * s.dim;
+      const long h = task % s.kv_heads;
+      const Span span = row.spans[task / s.kv_heads];
+      const long size = span.size(), wide = whole(size, kPanel);
+      const T* keys = kept.qkv + all + h * s.dim;
       Heads& own = Heads::own();
       own.keys.make(s.dim, size), own.values.make(size, s.dim);
       for (long p = 0; p < own.keys.panels; ++p)
-        turn_panel(own.keys, p, size, [&](long t) { return first_key + t * width; });
+        turn_panel(own.keys, p, size, [&](long t) { return keys + span.at(t) * width; });
       for (long p = 0; p < own.values.panels; ++p)
-        pack_panel(own.values, p, size, s.dim, [&](long t) { return first_key + some + t * width; });
+        pack_panel(own.values, p, size, s.dim, [&](long t) { return keys + some + span.at(t) * width; });
       own.scores.resize(kTile * wide), own.narrow_scores.resize(kTile * wide);
       for (long head = h * group; head < (h + 1) * group; ++head)
-        for (long first = 0; first < size; first += kTile)
-          attend_tile(kept, own, begin, first, std::min(kTile, size - first), wide, head);
+        for (long first = span.shared; first < size; first += kTile)
+          attend_tile(kept, own, span.at(first), first, std::min(kTile, size - first), wide, head);
     }
   }
 
-  void attend_tile(const Kept<T>& kept, Heads& own, long begin, long first, long rows, long wide, long head) const {
+  // `rows` queries from token `at` of the row on, the first of which sees `first` keys beside its own.
+  void attend_tile(const Kept<T>& kept, Heads& own, long at, long first, long rows, long wide, long head) const {
     const long seen = whole(first + rows, kPanel);
     for (long p = 0; p < seen / kPanel; ++p)
-      any_tile(rows, kept.qkv + (begin + first) * width + head * s.dim, width, own.keys.panel(p), s.dim,
+      any_tile(rows, kept.qkv + at * width + head * s.dim, width, own.keys.panel(p), s.dim,
                own.scores.data() + p * kPanel, wide);
     float totals[kTile];
     for (long m = 0; m < rows; ++m) {
       float* scores = own.scores.data() + m * wide;
       const float most = soften(scores, first + m + 1, seen, totals[m]);
-      kept.mass[(begin + first + m) * s.heads + head] = most + std::log(totals[m]);
+      kept.mass[(at + m) * s.heads + head] = most + std::log(totals[m]);
       for (long t = 0; t < seen; t += 16) narrow(widen(scores + t), own.narrow_scores.data() + m * wide + t);
     }
     for (long p = 0; p < own.values.panels; ++p) {
@@ -542,7 +559,7 @@ struct Llama final : Layer {
       for (long m = 0; m < rows; ++m)
         for (long d = p * kPanel; d < std::min(s.dim, (p + 1) * kPanel); ++d)
           narrow(mixed[m * kPanel + d - p * kPanel] / totals[m],
-                 kept.mixed + (begin + first + m) * all + head * s.dim + d);
+                 kept.mixed + (at + m) * all + head * s.dim + d);
     }
   }
 
@@ -563,40 +580,47 @@ struct Llama final : Layer {
     return most;
   }
 
-  // Gradients of rotated queries, keys and values into `wide`.
+  // Gradients of rotated queries, keys and values into `wide`; a family is one task, since its samples add to
+  // the gradients of the same keys.
   void attend_back(const Row& row, Scratch<T>& scratch, const Kept<T>& kept) const {
 #pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < row.samples * s.kv_heads; ++task) {
-      const long h = task % s.kv_heads, begin = row.borders[task / s.kv_heads];
-      const long size = row.borders[task / s.kv_heads + 1] - begin, wide = whole(size, kPanel);
-      const long out = whole(s.dim, kPanel);
-      const T* first_key = kept.qkv + begin * width + all + h * s.dim;
-      const auto key = [&](long t) { return first_key + t * width; };
-      Heads& own = Heads::own();
-      own.keys.make(s.dim, size), own.values_back.make(s.dim, size), own.keys_back.make(size, s.dim);
-      for (long p = 0; p < own.keys.panels; ++p) {
-        turn_panel(own.keys, p, size, key);
-        turn_panel(own.values_back, p, size, [&](long t) { return key(t) + some; });
-      }
-      for (long p = 0; p < own.keys_back.panels; ++p) pack_panel(own.keys_back, p, size, s.dim, key);
-      own.scores.resize(kBlock * wide), own.narrow_scores.resize(kBlock * wide);
-      own.dscores.resize(kBlock * wide), own.narrow_dscores.resize(kBlock * wide);
-      own.dkeys.assign(wide * out, 0.0f), own.dvalues.assign(wide * out, 0.0f);
-      for (long head = h * group; head < (h + 1) * group; ++head)
-        for (long first = 0; first < size; first += kBlock)
-          attend_block_back(scratch, kept, own, begin, first, std::min(kBlock, size - first), wide, head);
-      for (long t = 0; t < size; ++t) {
-        float* to = scratch.wide + (begin + t) * width + all + h * s.dim;
-        std::memcpy(to, own.dkeys.data() + t * out, s.dim * sizeof(float));
-        std::memcpy(to + some, own.dvalues.data() + t * out, s.dim * sizeof(float));
+    for (long task = 0; task < row.families * s.kv_heads; ++task) {
+      const long family = task / s.kv_heads;
+      for (long i = row.first[family]; i < row.first[family + 1]; ++i)
+        sample_back(row.spans[i], task % s.kv_heads, scratch, kept);
+    }
+  }
+
+  void sample_back(const Span& span, long h, Scratch<T>& scratch, const Kept<T>& kept) const {
+    const long size = span.size(), wide = whole(size, kPanel), out = whole(s.dim, kPanel);
+    const auto key = [&](long t) { return kept.qkv + span.at(t) * width + all + h * s.dim; };
+    Heads& own = Heads::own();
+    own.keys.make(s.dim, size), own.values_back.make(s.dim, size), own.keys_back.make(size, s.dim);
+    for (long p = 0; p < own.keys.panels; ++p) {
+      turn_panel(own.keys, p, size, key);
+      turn_panel(own.values_back, p, size, [&](long t) { return key(t) + some; });
+    }
+    for (long p = 0; p < own.keys_back.panels; ++p) pack_panel(own.keys_back, p, size, s.dim, key);
+    own.scores.resize(kBlock * wide), own.narrow_scores.resize(kBlock * wide);
+    own.dscores.resize(kBlock * wide), own.narrow_dscores.resize(kBlock * wide);
+    own.dkeys.assign(wide * out, 0.0f), own.dvalues.assign(wide * out, 0.0f);
+    for (long head = h * group; head < (h + 1) * group; ++head)
+      for (long first = span.shared; first < size; first += kBlock)
+        block_back(scratch, kept, own, span.at(first), first, std::min(kBlock, size - first), wide, head);
+    for (long t = 0; t < size; ++t) {
+      float* to = scratch.wide + span.at(t) * width + all + h * s.dim;
+      for (long d = 0; d < s.dim; ++d) {
+        to[d] = (t < span.shared ? to[d] : 0.0f) + own.dkeys[t * out + d];
+        to[some + d] = (t < span.shared ? to[some + d] : 0.0f) + own.dvalues[t * out + d];
       }
     }
   }
 
-  void attend_block_back(Scratch<T>& scratch, const Kept<T>& kept, Heads& own, long begin, long first, long rows,
-                         long wide, long head) const {
-    const T* queries = kept.qkv + (begin + first) * width + head * s.dim;
-    const T* douts = scratch.dmixed + (begin + first) * all + head * s.dim;
+  // As `attend_tile`, for a block of queries.
+  void block_back(Scratch<T>& scratch, const Kept<T>& kept, Heads& own, long begin, long first, long rows, long wide,
+                  long head) const {
+    const T* queries = kept.qkv + begin * width + head * s.dim;
+    const T* douts = scratch.dmixed + begin * all + head * s.dim;
     const long seen = whole(first + rows, kPanel), out = whole(s.dim, kPanel);
     for (long m = 0; m < rows; m += kTile) {
       const long some_rows = std::min(kTile, rows - m), until = whole(first + m + some_rows, kPanel);
@@ -606,14 +630,14 @@ struct Llama final : Layer {
         any_tile(some_rows, douts + m * all, all, own.values_back.panel(p), s.dim, own.dscores.data() + at, wide);
       }
       for (long i = m; i < m + some_rows; ++i)
-        soften_back(kept, own, douts + i * all, begin + first + i, head, first + i + 1, seen, i * wide);
+        soften_back(kept, own, douts + i * all, begin + i, head, first + i + 1, seen, i * wide);
       for (long p = 0; p < own.keys_back.panels; ++p) {
         float values[kTile * kPanel];
         any_tile(some_rows, own.narrow_dscores.data() + m * wide, wide, own.keys_back.panel(p),
                  std::min(until, own.keys_back.inner), values);
         const long count = std::min(kPanel, s.dim - p * kPanel);
         for (long i = 0; i < some_rows; ++i)
-          std::memcpy(scratch.wide + (begin + first + m + i) * width + head * s.dim + p * kPanel, values + i * kPanel,
+          std::memcpy(scratch.wide + (begin + m + i) * width + head * s.dim + p * kPanel, values + i * kPanel,
                       count * sizeof(float));
       }
     }
@@ -626,13 +650,13 @@ struct Llama final : Layer {
       pack_panel(own.shares, p, rows, seen, [&](long i) { return own.narrow_scores.data() + i * wide; });
       pack_panel(own.slopes, p, rows, seen, [&](long i) { return own.narrow_dscores.data() + i * wide; });
       for (long q = 0; q < own.queries.panels; ++q) {
-        const auto add_to = [&](std::vector<float>& sums) {
+        const auto into = [&](std::vector<float>& sums) {
           return [&, q](long t, const float* values) {
-            for (long j = 0; j < kPanel; ++j) sums[t * out + q * kPanel + j] += values[j];
+            add_to(sums.data() + t * out + q * kPanel, values, kPanel);
           };
         };
-        across(own.shares, p, own.douts, q, add_to(own.dvalues));
-        across(own.slopes, p, own.queries, q, add_to(own.dkeys));
+        across(own.shares, p, own.douts, q, into(own.dvalues));
+        across(own.slopes, p, own.queries, q, into(own.dkeys));
       }
     }
   }
@@ -667,13 +691,13 @@ Layer* layer_new(const int64_t* sizes, double eps, int half) {
 }
 void layer_free(Layer* layer) { delete layer; }
 void layer_load(Layer* layer, const void* const* given, int threads) { layer->load(given, threads); }
-void layer_forward(Layer* layer, const int64_t* counts, const int64_t* borders, const float* cosines,
+void layer_forward(Layer* layer, const int64_t* counts, const Span* spans, const int64_t* first, const float* cosines,
                    const float* sines, float* y, void* const* kept, int threads) {
-  layer->forward({counts[0], counts[1], borders, cosines, sines}, y, kept, threads);
+  layer->forward({counts[0], counts[1], counts[2], spans, first, cosines, sines}, y, kept, threads);
 }
-void layer_backward(Layer* layer, const int64_t* counts, const int64_t* borders, const float* cosines,
-                    const float* sines, const float* dy, float* dx, void* const* kept, float* const* grads,
-                    int threads) {
-  layer->backward({counts[0], counts[1], borders, cosines, sines}, dy, dx, kept, grads, threads);
+void layer_backward(Layer* layer, const int64_t* counts, const Span* spans, const int64_t* first,
+                    const float* cosines, const float* sines, const float* dy, float* dx, void* const* kept,
+                    float* const* grads, int threads) {
+  layer->backward({counts[0], counts[1], counts[2], spans, first, cosines, sines}, dy, dx, kept, grads, threads);
 }
 }

@@ -27,23 +27,33 @@ _known: "weakref.WeakKeyDictionary[nn.Module, Layer]" = weakref.WeakKeyDictionar
 def runs(model: Any, row: Packed) -> bool:
     """Whether these layers compute what the model's own would: its architecture, plain weights, no one watching."""
     longest = max(end - begin for begin, end in pairwise(row.borders))
-    return fits(model, longest) and native(SOURCE, torch=True) is not None and all(map(_plain, model.base_model.layers))
+    if not fits(model, longest) or native(SOURCE, torch=True) is None:
+        return False
+    layers = model.base_model.layers
+    return all(map(_plain, layers)) and len({w.dtype for w in layers.parameters() if w.ndim == 2}) == 1
 
 
-def run(model: Any, row: Packed, states_TD: Tensor) -> Tensor:
-    """The float32 states (T, D) behind all layers, before the last norm."""
-    core = model.base_model
-    cosines, sines = core.rotary_emb(states_TD, row.positions_T[None])
-    half = cosines.shape[-1] // 2
-    place = _Place(row.borders, *(x[0, :, :half].float().contiguous() for x in (cosines, sines)))
-    states_TD = states_TD.float()
+def run(model: Any, row: Packed, states_TD: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The float32 states (U, D) behind all layers, before the last norm, and which of them each token has (T).
+
+    A prompt that several of the row's samples share is computed once. The model begins with `states_TD`, or
+    with its embeddings.
+    """
+    core, once = model.base_model, Once(row)
+    states_UD = core.get_input_embeddings()(row.ids_T[once.kept_U]) if states_TD is None else states_TD[once.kept_U]
+    states_UD = states_UD.float()
+    turned = core.rotary_emb(states_UD, row.positions_T[once.kept_U][None])
+    half = turned[0].shape[-1] // 2
+    tables = [table[0, :, :half].float().contiguous() for table in turned]
+    spare: list[Tensor | None] | None = None
     for module in core.layers:
         layer = _layer(module, model.config)
-        if torch.is_grad_enabled() and (states_TD.requires_grad or layer.learns):
-            states_TD = cast(Tensor, _Step.apply(states_TD, layer, place, layer.weights[0]))  # type: ignore[no-untyped-call]
+        if torch.is_grad_enabled() and (states_UD.requires_grad or layer.learns):
+            given = (states_UD, layer, once, tables, layer.weights[0])
+            states_UD = cast(Tensor, _Step.apply(*given))  # type: ignore[no-untyped-call]
         else:
-            states_TD = layer.forward(states_TD, place)[0]
-    return states_TD
+            states_UD, spare = layer.forward(states_UD, once, tables, spare)
+    return states_UD, once.place_T
 
 
 def changed(model: Any) -> None:
@@ -63,17 +73,31 @@ def _layer(module: Any, config: Any) -> "Layer":
     return known
 
 
-class _Place:
-    """Where a row's tokens are: borders of its samples and the rotation of each position."""
+class Once:
+    """A row's tokens without the prompts that an earlier sample has already: `kept_U` of its T places.
 
-    def __init__(self, borders: Sequence[int], cosines: Tensor, sines: Tensor) -> None:
-        self.borders, self.tables = np.array(borders, np.int64), (cosines, sines)
-        self.counts = np.array([borders[-1], len(borders) - 1], np.int64)
+    Samples with one prompt lie side by side, the first with it, the others with their answers alone.
+    """
 
-    def pointers(self) -> list[ctypes.c_void_p]:
-        """As the library takes them."""
-        arrays = [ctypes.c_void_p(a.ctypes.data) for a in (self.counts, self.borders)]
-        return arrays + [ctypes.c_void_p(t.data_ptr()) for t in self.tables]
+    def __init__(self, row: Packed) -> None:
+        families: dict[tuple[int, ...], list[int]] = {}
+        for i, sample in enumerate(row.samples):
+            families.setdefault(sample.prompt_ids, []).append(i)
+        self.place_T, kept, spans, firsts, end = torch.empty_like(row.ids_T), [], [], [0], 0
+        for prompt, members in families.items():
+            prefix = end
+            for i in members:
+                shared = len(prompt) if i != members[0] else 0
+                begin, size = row.borders[i] + shared, row.samples[i].tokens - shared
+                kept.append(torch.arange(begin, begin + size))
+                self.place_T[begin - shared : begin] = torch.arange(prefix, prefix + shared)
+                self.place_T[begin : begin + size] = torch.arange(end, end + size)
+                spans.append((prefix, shared, end, end + size))
+                end += size
+            firsts.append(len(spans))
+        self.kept_U = torch.cat(kept)
+        self._arrays = [np.array(a, np.int64) for a in ((end, len(spans), len(families)), spans, firsts)]
+        self.pointers = [ctypes.c_void_p(a.ctypes.data) for a in self._arrays]
 
 
 class Layer:
@@ -106,18 +130,25 @@ class Layer:
             self._library.layer_load(self._handle, _array(kept), torch.get_num_threads())
             self.state = state
 
-    def forward(self, states_TD: Tensor, place: _Place) -> tuple[Tensor, list[Tensor | None]]:
-        """The layer's result and what its backward pass needs."""
-        size, states_TD = len(states_TD), states_TD.detach().contiguous()
-        wide = [states_TD.new_empty(size, n) for n in (self.placed, self.heads, self.hidden)]
-        half = [states_TD.new_empty(size, n, dtype=self.dtype) for n in (self.width, self.all, 2 * self.inner)]
-        kept = [states_TD, half[0], wide[0] if self.normed else None, half[1], wide[1], wide[2], half[2]]
+    def forward(
+        self, states_TD: Tensor, once: Once, tables: Sequence[Tensor], spare: list[Tensor | None] | None = None
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """The layer's result and what its backward pass needs, in the memory of another layer's where it is given."""
+        states_TD = states_TD.detach().contiguous()
+        kept = [states_TD, *(spare[1:] if spare else self._room(states_TD))]
         out_TD = torch.empty_like(states_TD)
         out = ctypes.c_void_p(out_TD.data_ptr())
-        self._library.layer_forward(self._handle, *place.pointers(), out, _array(kept), torch.get_num_threads())
+        self._library.layer_forward(self._handle, *self._row(once, tables), out, _array(kept), torch.get_num_threads())
         return out_TD, kept
 
-    def backward(self, slopes_TD: Tensor, place: _Place, kept: list[Tensor | None]) -> Tensor:
+    def _room(self, states_TD: Tensor) -> list[Tensor | None]:
+        """Memory for what `Kept` in `layers.cpp` lists behind the states."""
+        size = len(states_TD)
+        wide = [states_TD.new_empty(size, n) for n in (self.placed, self.heads, self.hidden)]
+        half = [states_TD.new_empty(size, n, dtype=self.dtype) for n in (self.width, self.all, 2 * self.inner)]
+        return [half[0], wide[0] if self.normed else None, half[1], wide[1], wide[2], half[2]]
+
+    def backward(self, slopes_TD: Tensor, once: Once, tables: Sequence[Tensor], kept: list[Tensor | None]) -> Tensor:
         """The states' gradient; the weights' is added to their own."""
         for w in self.weights:
             if w is not None and w.requires_grad and w.grad is None:
@@ -126,25 +157,30 @@ class Layer:
         slopes_TD, out_TD = slopes_TD.contiguous(), torch.empty_like(slopes_TD)
         ends = [ctypes.c_void_p(x.data_ptr()) for x in (slopes_TD, out_TD)]
         self._library.layer_backward(
-            self._handle, *place.pointers(), *ends, _array(kept), grads, torch.get_num_threads()
+            self._handle, *self._row(once, tables), *ends, _array(kept), grads, torch.get_num_threads()
         )
         return out_TD
+
+    def _row(self, once: Once, tables: Sequence[Tensor]) -> list[ctypes.c_void_p]:
+        return [*once.pointers, *(ctypes.c_void_p(t.data_ptr()) for t in tables)]
 
 
 class _Step(torch.autograd.Function):
     """A layer in torch's graph; `weight` only says that something here learns."""
 
     @staticmethod
-    def forward(ctx: Any, states_TD: Tensor, layer: Layer, place: _Place, weight: Tensor) -> Tensor:
-        out_TD, ctx.kept = layer.forward(states_TD, place)
-        ctx.layer, ctx.place = layer, place
+    def forward(
+        ctx: Any, states_TD: Tensor, layer: Layer, once: Once, tables: Sequence[Tensor], weight: Tensor
+    ) -> Tensor:
+        out_TD, ctx.kept = layer.forward(states_TD, once, tables)
+        ctx.layer, ctx.row = layer, (once, tables)
         return out_TD
 
     @staticmethod
-    def backward(ctx: Any, slopes_TD: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, slopes_TD: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         kept, ctx.kept = ctx.kept, None
-        found = ctx.layer.backward(slopes_TD, ctx.place, kept)
-        return found if ctx.needs_input_grad[0] else None, None, None, None
+        found = ctx.layer.backward(slopes_TD, *ctx.row, kept)
+        return found if ctx.needs_input_grad[0] else None, None, None, None, None
 
 
 def _weights(module: Any) -> list[Any]:
@@ -164,7 +200,6 @@ def _plain(layer: Any) -> bool:
         and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
         and all(type(w) is nn.Parameter and w.device.type == "cpu" and w.is_contiguous() for w in weights)
         and {w.dtype for w in weights} <= {torch.float32, torch.bfloat16}
-        and len({w.dtype for w in weights if w.ndim == 2}) == 1
         and all(not w.requires_grad or (w.grad_dtype or w.dtype) == torch.float32 for w in weights)
     )
 

@@ -30,7 +30,8 @@ def hidden_states(model: Any, row: Packed, *, states_TD: Tensor | None = None) -
     result has the weights' dtype.
     """
     if layers.runs(model, row):
-        found_ND = model.base_model.norm(_through_layers(model, row, states_TD)[row.rows_N])
+        found_UD, place_T = layers.run(model, row, states_TD)
+        found_ND = model.base_model.norm(found_UD.index_select(0, place_T[row.rows_N]))
     else:
         found_ND = trunk_states(model, row, states_TD=states_TD)[row.rows_N]
     return cast(Tensor, found_ND.to(model.get_input_embeddings().weight.dtype))
@@ -39,7 +40,8 @@ def hidden_states(model: Any, row: Packed, *, states_TD: Tensor | None = None) -
 def trunk_states(model: Any, row: Packed, *, states_TD: Tensor | None = None) -> Tensor:
     """Final hidden states (T, D) of all tokens of a row, float32 where our own layers ran."""
     if layers.runs(model, row):
-        return cast(Tensor, model.base_model.norm(_through_layers(model, row, states_TD)))
+        found_UD, place_T = layers.run(model, row, states_TD)
+        return cast(Tensor, model.base_model.norm(found_UD).index_select(0, place_T))
     if states_TD is not None:
         states_TD = states_TD.to(model.get_input_embeddings().weight.dtype)
     return _packed_states(model, row, states_TD) if packs(model) else _padded_states(model, row, states_TD)
@@ -71,10 +73,6 @@ def check_head(model: Any) -> None:
     if _apart(product_TV, logits_TV):
         what = "logits are not hidden states times a head (it has a bias, a scale or a cap)"
         raise ModelError(type(model).__name__, what, "choose a student of another architecture")
-
-
-def _through_layers(model: Any, row: Packed, states_TD: Tensor | None) -> Tensor:
-    return layers.run(model, row, model.get_input_embeddings()(row.ids_T) if states_TD is None else states_TD)
 
 
 def _packed_states(model: Any, row: Packed, states_TD: Tensor | None) -> Tensor:
