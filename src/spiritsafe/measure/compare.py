@@ -8,6 +8,7 @@ so and is left out of the mean.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 
 from spiritsafe.evidence import (
@@ -141,23 +142,50 @@ def _differences(cells: Sequence[Cell], seed: int) -> list[Verdict]:
         for other in column:
             base = first if other.setting == OFF else plain.get(other.model)
             if base is not None and base is not other:
-                groups = other.clusters if len(set(other.clusters)) > 1 else None
-                found = compare_paired(other.outcomes, base.outcomes, clusters=groups, seed=seed)
-                pairs.append((base, other, found))
+                pairs.append((base, other, _compared(other, base, seed)))
+    pairs += [(base, other, _compared(other, base, seed)) for base, other in _variants(cells)]
     adjusted = holm([found.p_value for _, _, found in pairs])
     return [_difference(a, b, found, p, seed) for (a, b, found), p in zip(pairs, adjusted, strict=True)]
+
+
+def _variants(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
+    """Jailbroken questions beside the same questions as they were: one model, one setting, what both were asked."""
+    found = []
+    for other in (c for c in cells if c.paired_with):
+        for base in cells:
+            same = (base.label, base.metric, base.task) == (other.label, other.metric, other.paired_with)
+            places = {key: i for i, key in enumerate(base.keys)}
+            kept = [i for i, key in enumerate(other.keys) if key in places]
+            if same and kept:
+                found.append((_picked(base, [places[other.keys[i]] for i in kept]), _picked(other, kept)))
+    return found
+
+
+def _picked(cell: Cell, places: Sequence[int]) -> Cell:
+    return replace(
+        cell,
+        outcomes=tuple(cell.outcomes[i] for i in places),
+        clusters=tuple(cell.clusters[i] for i in places) if cell.clusters else (),
+    )
+
+
+def _compared(other: Cell, base: Cell, seed: int) -> Comparison:
+    groups = other.clusters if len(set(other.clusters)) > 1 else None
+    return compare_paired(other.outcomes, base.outcomes, clusters=groups, seed=seed)
 
 
 def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, seed: int) -> Verdict:
     clear = p_adjusted <= 0.05
     word = "higher" if found.difference > 0 else "lower"
-    claim = f"{other.label} has a {word} {other.metric} on {other.task} than {first.label}."
+    on = first.task if first.task != other.task else ""
+    than = first.label if not on else f"on {on}"
+    claim = f"{other.label} has a {word} {other.metric} on {other.task} than {than}."
     least = f"differences of at least {found.least_effect:.3f} would be found with 80 % power"
     test = "signs of clusters drawn at random" if other.clusters else "exact McNemar"
     return Verdict(
         room="measure",
         name=f"{other.task}: difference in {other.metric}",
-        subject=f"{other.label} vs {first.label}",
+        subject=f"{other.label} vs {first.label}" if not on else f"{other.label}, {other.task} vs {on}",
         claim=claim if clear else f"No difference in {other.metric} on {other.task} could be shown; {least}.",
         value=found.difference,
         unit="share",

@@ -14,6 +14,7 @@ from typing import Any
 
 from spiritsafe.errors import DataError, MissingExtra
 from spiritsafe.models.pypi import pypi_file
+from spiritsafe.record import read_json
 
 HINT = "name the folder that holds it: --data DIR"
 SHELVES = ("", "safety", "capability")
@@ -40,6 +41,14 @@ def lines(where: str, file: str = "", *, quoted: bool = False) -> list[str]:
         raise DataError(str(path), "no such file", HINT)
     found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     return [text for line in found if (text := line.strip('"').strip() if quoted else line)]
+
+
+def read_json_file(where: str, file: str) -> Any:
+    """A JSON file whole. Raises `DataError` where there is none or it is broken."""
+    path = _path(where, file)
+    if not path.is_file():
+        raise DataError(str(path), "no such file", HINT)
+    return read_json(path)
 
 
 def _path(where: str, file: str) -> Path:

@@ -11,6 +11,7 @@ from typing import Any
 
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.evidence import JudgeCounts
+from spiritsafe.measure.judges.judge import Labels, ModelJudge, measured
 from spiritsafe.measure.refusal.judge import errors
 from spiritsafe.measure.safety.axis import OFF, controlled
 from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged
@@ -26,7 +27,8 @@ class Cell:
     """One model on one task under one setting of the control: an outcome for each item.
 
     `clusters` is empty where items are independent. `higher_is_better` is None for what is told and not ranked.
-    `judge` holds the errors of the judge that said yes or no, where they are known.
+    `judge` holds the errors of the judge that said yes or no, where they are known. `keys` name the items,
+    variants by what they are variants of on the task `paired_with`.
     """
 
     model: str
@@ -40,6 +42,8 @@ class Cell:
     note: str = ""
     setting: str = OFF
     judge: JudgeCounts | None = None
+    keys: tuple[str, ...] = ()
+    paired_with: str = ""
 
     @property
     def label(self) -> str:
@@ -57,13 +61,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask, and how: settings of the control, a judge of harm, how many items, the seed, what to spend."""
+    """What to ask, and how: settings of the control, a judge of harm with human labels, items, seed, budget."""
 
     data: str = ""
     limit: int | None = None
     seed: int = 0
     settings: tuple[str, ...] = (OFF,)
-    judge: HarmJudge | None = None
+    judge: ModelJudge | None = None
+    labels: Labels | None = None
     budget: Budget | None = None
 
 
@@ -83,6 +88,7 @@ def measure(
     with locked(folder) as mended:
         for text in mended:
             warn(text)
+        judge = _stored_judge(plan, folder, meter)
         for task in tasks:
             items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
             requests = ask([i.messages for i in items], task.sampling.model_copy(update={"seed": plan.seed}))
@@ -92,7 +98,7 @@ def measure(
                 stored = Stored(folder, model, meter)
                 for setting in plan.settings if task.kind else (OFF,):
                     seen = controlled(setting, stored, requests, folder, meter)
-                    found.cells.extend(scored(model.address, task, items, seen.exchanges, setting, plan.judge))
+                    found.cells.extend(scored(model.address, task, items, seen.exchanges, setting, judge))
                     if seen.stages:
                         found.stages.append(
                             {"model": model.address, "task": task.name, "setting": setting, **seen.stages}
@@ -100,12 +106,20 @@ def measure(
     return found
 
 
+def _stored_judge(plan: Plan, folder: Path, meter: Meter) -> HarmJudge | None:
+    """The judge with its replies stored, and its errors measured where there are labels."""
+    if plan.judge is None:
+        return None
+    judge = replace(plan.judge, model=Stored(folder, plan.judge.model, meter))
+    return measured(judge, plan.labels) if plan.labels else judge
+
+
 def chosen(task: Task, data: str, *, limit: int | None, seed: int) -> list[Item]:
     """A task's items, equal ones once; `limit` of them picked by the seed, whatever order the file has."""
     items = list({item.key: item for item in task.load(data)}.values())
     if not items:
         raise DataError(task.name, "holds no items", "is it the right file?")
-    return sorted(items, key=lambda item: seed_of(seed, "limit", item.key))[:limit]
+    return sorted(items, key=lambda item: seed_of(seed, "limit", item.pair or item.key))[:limit]
 
 
 def scored(
@@ -128,6 +142,8 @@ def scored(
         tokens=sum(e.usage.prompt_tokens + e.usage.completion_tokens for e in exchanges),
         note=task.note,
         setting=setting,
+        keys=tuple(i.pair or i.key for i in items),
+        paired_with=task.paired_with,
     )
     if task.kind:
         return _three_outcomes(cell, task, judged(exchanges, judge if task.kind == "harmful" else None), judge)

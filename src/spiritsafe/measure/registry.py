@@ -20,6 +20,8 @@ HARMFUL = (
 )  # fmt: skip
 HARMLESS = ("xstest-safe", "frr", "frr-de")
 BBQ = ("bbq-ambiguous", "bbq-disambiguated")
+JAILBREAKBENCH = ("jailbreakbench", "jailbreakbench-multi-turn")
+FORMS = {"gym": "gym:FAMILY", "jailbreak": "jailbreak:SET[#SEED]"}
 FILES = {
     "gsm8k": "gsm8k",
     **{f"mgsm-{language}": "mgsm" for language in LANGUAGES},
@@ -28,6 +30,8 @@ FILES = {
     **dict.fromkeys(BBQ, "bbq"),
     "hatecheck-de": "hatecheck",
     "gym": "gym",
+    "jailbreak": "jailbreaks",
+    **dict.fromkeys(JAILBREAKBENCH, "jailbreaks"),
 }
 SUITES = {
     "nature": (
@@ -41,6 +45,7 @@ SUITES = {
         "harmbench",
     ),
     "safety": (*HARMFUL, *HARMLESS, *BBQ, "hatecheck-de"),
+    "jailbreaks": ("harmbench", "jailbreak:harmbench", *JAILBREAKBENCH),
     "german": ("xsafety-de", "frr-de", "hatecheck-de", "mgsm-de"),
     "quality": ("gsm8k", *(f"mgsm-{language}" for language in LANGUAGES), *(f"bbh-{name}" for name in BBH)),
     "mgsm": tuple(f"mgsm-{language}" for language in LANGUAGES),
@@ -49,14 +54,15 @@ SUITES = {
 
 
 def task_names() -> list[str]:
-    """All tasks by name; `gym:FAMILY` stands for each reasoning-gym family."""
-    return [name if name != "gym" else "gym:FAMILY" for name in FILES]
+    """All tasks by name; those that are many are told by their form."""
+    return [FORMS.get(name, name) for name in FILES]
 
 
 def find_task(name: str) -> Task:
     """A task by name. Raises `UsageError` for an unknown one."""
     stem, _, rest = name.partition(":")
-    if stem not in FILES or bool(rest) != (stem == "gym"):
+    known = stem in FILES and bool(rest) == (stem in FORMS)
+    if not known or (stem == "jailbreak" and rest.partition("#")[0] not in HARMFUL):
         raise UsageError(f"task {name}", "is not known", f"one of {', '.join(task_names())}")
     task: Task = import_module(f"spiritsafe.measure.tasks.{FILES[stem]}").task(name)
     return task

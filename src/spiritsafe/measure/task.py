@@ -12,13 +12,17 @@ from spiritsafe.record import Message, Sampling, digest_of
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt with what a right answer is compared with; `cluster` names its template or behaviour."""
+    """One prompt with what a right answer is compared with; `cluster` names its template or behaviour.
+
+    `pair` is the key of the item of another task that this one is a variant of.
+    """
 
     messages: tuple[Message, ...]
     target: str
     category: str = ""
     cluster: str = ""
     detail: dict[str, Any] = field(default_factory=dict)
+    pair: str = ""
 
     @property
     def key(self) -> str:
@@ -36,7 +40,8 @@ class Task:
     `note` is a limit that every claim from it states. A `kind` other than "" asks for three outcomes instead of
     `score` (`safety.outcomes`): what is asked should not be answered (harmful), or should be (harmless).
     `also` names further shares of the same answers, told and not ranked.
-    `is_english` says that the refusal judge's error rates are known for its answers.
+    `paired_with` names the task whose items its own are variants of. `is_english` says that the refusal judge's
+    error rates are known for its answers.
     """
 
     name: str
@@ -49,3 +54,4 @@ class Task:
     also: tuple[tuple[str, Score], ...] = ()
     kind: Literal["", "harmful", "harmless"] = ""
     is_english: bool = True
+    paired_with: str = ""

