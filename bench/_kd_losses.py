@@ -26,14 +26,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Case:
-    """Student and teacher, the teacher's top-50 of the sparse case; the divergence as TRL's `beta` names it."""
+    """Student and teacher, the teacher's top-50 in sparse cases; the divergence as TRL's `beta` names it."""
 
     beta: float
-    is_sparse: bool
     hidden_ND: Tensor
     head_VD: Tensor
     dense: DenseSignal
-    sparse: SparseSignal
+    sparse: SparseSignal | None
     tokens_N: Tensor
 
     @property
@@ -66,11 +65,10 @@ def make_case(num: int, kind: str, dtype: str, seed: int, source: str, *, beta: 
         student.grad_dtype = torch.float32
     return Case(
         beta=BETAS[kind.removeprefix("sparse ")] if beta is None else beta,
-        is_sparse=kind.startswith("sparse"),
         hidden_ND=hidden_ND.requires_grad_(),
         head_VD=student.requires_grad_(),
         dense=dense,
-        sparse=_top(dense),
+        sparse=_top(dense) if kind.startswith("sparse") else None,
         tokens_N=tokens_N,
     )
 
@@ -87,8 +85,7 @@ def _top(dense: DenseSignal) -> SparseSignal:
 
 def ours(case: Case) -> Result:
     """spiritsafe."""
-    signal = case.sparse if case.is_sparse else case.dense
-    found = head_loss(case.hidden_ND, case.head_VD, case.tokens_N, case.objective, signal=signal)
+    found = head_loss(case.hidden_ND, case.head_VD, case.tokens_N, case.objective, signal=case.sparse or case.dense)
     return _gradients(case, found.total)
 
 
@@ -141,6 +138,7 @@ def liger_compiled(case: Case) -> Result:
 def full_sparse(case: Case) -> Result:
     """A sparse teacher on whole logits: log-softmax, gather, one bucket for the tail."""
     logq_NV = log_softmax((case.hidden_ND @ case.head_VD.T).float(), -1)
+    assert case.sparse
     p_NK, logq_NK = case.sparse.probs_NK, logq_NV.gather(1, case.sparse.ids_NK)
     rest_N = (1 - logq_NK.exp().sum(1)).clamp_min(1e-7)
     head_N = (p_NK * (p_NK.clamp_min(1e-12).log() - logq_NK)).sum(1)
@@ -175,7 +173,7 @@ def exact(case: Case) -> Result:
 
 
 def _by_definition(case: Case, logq_MV: Tensor, part: slice) -> Tensor:
-    if case.is_sparse:
+    if case.sparse:
         sparse = case.sparse.rows(part)
         taken_MV = torch.zeros_like(logq_MV, dtype=torch.bool).scatter_(1, sparse.ids_NK, True)
         rest_M1 = logq_MV.masked_fill(taken_MV, -torch.inf).logsumexp(1, keepdim=True)

@@ -132,7 +132,7 @@ def errors(plan: Plan, seed: int) -> list[Row]:
         return []
     case = make_case(plan.num, plan.kind, plan.dtype, seed, plan.source)
     wanted = exact(case)
-    peers = [peer for peer in plan.peers if not case.is_sparse or peer == WHOLE]
+    peers = [peer for peer in plan.peers if not case.sparse or peer == WHOLE]
     own, *others = [_error(PEERS[name](case), wanted) for name in (OURS, *peers)]
     note(f"{plan.label}: gradient {own:.1e}, " + ", ".join(f"{p} {e:.1e}" for p, e in zip(peers, others, strict=True)))
     return [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spiritsafe.errors import DataError
 from spiritsafe.make.head.reduced import reduced
-from spiritsafe.make.head.tiles import LANES, Part, Tails, Tiles, tiles
+from spiritsafe.make.head.tiles import LANES, Part, Tails, Tiles, large, tiles
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.signals.kinds import DenseSignal, SparseSignal, TeacherSignal
 
@@ -70,14 +70,15 @@ class _Fused(torch.autograd.Function):
     def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, problem: _Problem) -> tuple[Tensor, Tensor]:
         wants_head = ctx.needs_input_grad[1]
         dhidden_ND = torch.zeros_like(hidden_ND)
-        dhead_VD = torch.zeros_like(head_VD, dtype=torch.float32) if wants_head else None
+        dhead_VD = large(*head_VD.shape, device=head_VD.device).zero_() if wants_head else None
         losses_N = torch.zeros(len(hidden_ND))
         size = problem.vocabulary
         head, dhead = head_VD[:size].contiguous(), dhead_VD[:size] if dhead_VD is not None else None
         run = tiles(head)
         rows_N = problem.weights_N.nonzero()[:, 0]
         num = min(_rows_per_tile(problem, hidden_ND, dhead), len(rows_N) + -len(rows_N) % LANES)
-        memory = torch.empty(2 if isinstance(problem.signal, DenseSignal) else 1, size * num)
+        num_tiles = 2 if isinstance(problem.signal, DenseSignal) else 1
+        memory = large(num_tiles, size * num, device=head_VD.device)
         for rows_M in torch.split(rows_N, max(1, num)):
             losses_M, dhidden_MD = _tile(run, problem, hidden_ND, head, dhead, rows_M, memory)
             losses_N[rows_M] = losses_M

@@ -124,6 +124,12 @@ void project(const T* hidden, const T* head, int64_t m, int64_t d, int64_t v, fl
 inline void gather(const float* x, const int32_t* rows, int64_t n, int64_t d, float* to) {
   for (int64_t r = 0; r < n; r++) std::copy_n(x + (rows ? rows[r] : r) * d, d, to + r * d);
 }
+inline vi couple(const float* a, const float* b) { return couple(load(a), load(b)); }
+inline vi couple(const bf16* a, const bf16* b) {
+  typedef uint16_t vh __attribute__((vector_size(2 * L), aligned(2)));
+  const auto wide = [](const bf16* x) { return __builtin_convertvector(*reinterpret_cast<const vh*>(x), vi); };
+  return wide(a) | wide(b) << 16;
+}
 inline uint32_t half_bits(float x) { return narrow(x); }
 inline uint32_t half_bits(bf16 x) { return x; }
 template <class S>
@@ -132,7 +138,9 @@ void gather(const S* x, const int32_t* rows, int64_t n, int64_t d, bf16* to) {
     const int64_t next = std::min(r + 1, n - 1);
     const S *a = x + (rows ? rows[r] : r) * d, *b = x + (rows ? rows[next] : next) * d;
     uint32_t* out = reinterpret_cast<uint32_t*>(to + r * d);
-    for (int64_t c = 0; c < d; c++) out[c] = half_bits(a[c]) | half_bits(b[c]) << 16;
+    int64_t c = 0;
+    for (; c + L <= d; c += L) *reinterpret_cast<vi*>(out + c) = couple(a + c, b + c);
+    for (; c < d; c++) out[c] = half_bits(a[c]) | half_bits(b[c]) << 16;
   }
 }
 
