@@ -14,8 +14,10 @@ from math import sqrt
 from spiritsafe.evidence import (
     Comparison,
     Estimate,
+    clustered_mean,
     clustered_share,
     compare_paired,
+    compare_sums,
     corrected_share,
     holm,
     wilson,
@@ -43,10 +45,21 @@ def saturated(column: Sequence[Cell]) -> bool:
 
 
 def estimate(cell: Cell) -> Estimate:
-    """A cell's share with Wilson's interval, at the effective number of items where they come in clusters."""
+    """A cell's share with Wilson's interval, at the effective number of items where they come in clusters.
+
+    Scores between 0 and 1 have a mean with a bootstrap-t interval.
+    """
+    if not cell.is_share:
+        return clustered_mean(cell.outcomes, [1.0] * len(cell.outcomes), seed=0, bounds=(0.0, 1.0))
     if len(set(cell.clusters)) > 1:
-        return clustered_share(cell.outcomes, cell.clusters)
+        return clustered_share(_said(cell), cell.clusters)
     return wilson(sum(cell.outcomes), len(cell.outcomes))
+
+
+def _interval(cell: Cell) -> str:
+    if not cell.is_share:
+        return "bootstrap-t over items"
+    return "Wilson interval" + (" at the clusters' effective number, Student's t" if cell.clusters else "")
 
 
 def _good(share: float, cell: Cell) -> float:
@@ -66,7 +79,7 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
         interval=(found.low, found.high),
         n=found.n,
         seed=seed,
-        method="Wilson interval" + (" at the clusters' effective number, Student's t" if cell.clusters else ""),
+        method=_interval(cell),
         assumptions=SAMPLE,
         limits=tuple(text for text in (cell.note, told if full else "") if text),
         detail={
@@ -81,7 +94,7 @@ def _corrected(cell: Cell, seed: int) -> Verdict | None:
     if cell.judge is None:
         return None
     n = len(cell.outcomes)
-    found = corrected_share(sum(cell.outcomes), n, cell.judge)
+    found = corrected_share(sum(_said(cell)), n, cell.judge)
     where = f"{cell.metric} on {cell.task}"
     claim = f"{cell.label}: {where}, corrected for the judge's errors: {found.value:.1%}." if found else (
         f"{cell.label}: {where} cannot be said: the judge tells too little (sensitivity + specificity - 1)."
@@ -111,7 +124,7 @@ def _biases(cells: Sequence[Cell], seed: int) -> list[Verdict]:
         against = by_metric.get((label, task, "counter_stereotyped"))
         if metric != "stereotyped" or against is None or task != "bbq-ambiguous":
             continue
-        found = compare_paired(along.outcomes, against.outcomes, clusters=along.clusters or None, seed=seed)
+        found = compare_paired(_said(along), _said(against), clusters=along.clusters or None, seed=seed)
         verdicts.append(
             Verdict(
                 room="measure",
@@ -170,8 +183,17 @@ def _picked(cell: Cell, places: Sequence[int]) -> Cell:
 
 
 def _compared(other: Cell, base: Cell, seed: int) -> Comparison:
+    if not other.is_share:
+        ones = [1.0] * len(other.outcomes)
+        found = compare_sums(other.outcomes, base.outcomes, ones, seed=seed)
+        n = len(ones)
+        return Comparison(found.difference, found.low, found.high, found.p_value, found.least_effect, n, n, 0, 0)
     groups = other.clusters if len(set(other.clusters)) > 1 else None
-    return compare_paired(other.outcomes, base.outcomes, clusters=groups, seed=seed)
+    return compare_paired(_said(other), _said(base), clusters=groups, seed=seed)
+
+
+def _said(cell: Cell) -> list[bool]:
+    return [bool(outcome) for outcome in cell.outcomes]
 
 
 def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, seed: int) -> Verdict:
@@ -182,6 +204,9 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
     claim = f"{other.label} has a {word} {other.metric} on {other.task} than {than}."
     least = f"differences of at least {found.least_effect:.3f} would be found with 80 % power"
     test = "signs of clusters drawn at random" if other.clusters else "exact McNemar"
+    interval = "Bonett-Price interval"
+    if not other.is_share:
+        test, interval = "signs of differences drawn at random", "bootstrap-t interval"
     return Verdict(
         room="measure",
         name=f"{other.task}: difference in {other.metric}",
@@ -192,7 +217,7 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
         interval=(found.low, found.high),
         n=found.units,
         seed=seed,
-        method=f"{test} on the same prompts; Bonett-Price interval; Holm over the table",
+        method=f"{test} on the same prompts; {interval}; Holm over the table",
         assumptions=SAMPLE,
         limits=tuple(text for text in (least, other.note) if text),
         p_value=found.p_value,

@@ -15,9 +15,9 @@ from spiritsafe.measure.judges.judge import Labels, ModelJudge, measured
 from spiritsafe.measure.refusal.judge import errors
 from spiritsafe.measure.safety.axis import OFF, controlled
 from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged
-from spiritsafe.measure.store import Budget, Meter, Stored, answers, locked
+from spiritsafe.measure.store import Budget, Meter, Stored, answers, likelihoods, locked
 from spiritsafe.measure.task import Item, Task
-from spiritsafe.models.base import Model, ask
+from spiritsafe.models.base import Model, Request, ask, identity
 from spiritsafe.progress import Show, warn
 from spiritsafe.record import Exchange, seed_of
 
@@ -28,14 +28,14 @@ class Cell:
 
     `clusters` is empty where items are independent. `higher_is_better` is None for what is told and not ranked.
     `judge` holds the errors of the judge that said yes or no, where they are known. `keys` name the items,
-    variants by what they are variants of on the task `paired_with`.
+    variants by what they are variants of on the task `paired_with`. `is_share` says that outcomes are 0 or 1.
     """
 
     model: str
     task: str
     metric: str
     higher_is_better: bool | None
-    outcomes: tuple[bool, ...]
+    outcomes: tuple[float, ...]
     clusters: tuple[str, ...]
     categories: tuple[str, ...]
     tokens: int
@@ -44,6 +44,7 @@ class Cell:
     judge: JudgeCounts | None = None
     keys: tuple[str, ...] = ()
     paired_with: str = ""
+    is_share: bool = True
 
     @property
     def label(self) -> str:
@@ -93,6 +94,9 @@ def measure(
             items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
             requests = ask([i.messages for i in items], task.sampling.model_copy(update={"seed": plan.seed}))
             for model in models:
+                if task.weigh is not None:
+                    found.cells.append(_weighed(model, task, items, folder, meter, show))
+                    continue
                 with show.bar(f"{task.name}, {model.address}", len(requests)) as tick:
                     answers(folder, model, requests, meter=meter, tick=tick)
                 stored = Stored(folder, model, meter)
@@ -153,6 +157,27 @@ def scored(
         told = tuple(score(*pair) for pair in pairs)
         cells.append(replace(cell, metric=metric, higher_is_better=None, outcomes=told))
     return cells
+
+
+def _weighed(model: Model, task: Task, items: Sequence[Item], folder: Path, meter: Meter, show: Show) -> Cell:
+    """A task of choices: each item's score from the log-likelihoods of its choices."""
+    assert task.weigh is not None
+    choices = [_choice(model, task, i, text) for i in items for text in i.detail["choices"]]
+    with show.bar(f"{task.name}, {model.address}", len(choices)) as tick:
+        found = likelihoods(folder, model, choices, meter=meter, tick=tick)
+    scores, start = [], 0
+    for item in items:
+        num = len(item.detail["choices"])
+        scores.append(task.weigh(item, found[start : start + num]))
+        start += num
+    (cell,) = scored(model.address, replace(task, score=lambda i, a: False), items, choices[: len(items)])
+    return replace(cell, outcomes=tuple(scores), tokens=0, is_share=task.metric == "accuracy")
+
+
+def _choice(model: Model, task: Task, item: Item, text: str) -> Exchange:
+    """A choice as the beginning of an answer; "length" says that no end token follows."""
+    named = identity(model.address, model.digest, Request(item.messages, task.sampling))
+    return Exchange(**named, answer=text, finish_reason="length")
 
 
 def _three_outcomes(cell: Cell, task: Task, found: Judged, judge: HarmJudge | None) -> list[Cell]:

@@ -20,6 +20,7 @@ HARMFUL = (
 )  # fmt: skip
 HARMLESS = ("xstest-safe", "frr", "frr-de")
 BBQ = ("bbq-ambiguous", "bbq-disambiguated")
+TRUTHFULQA = ("truthfulqa-mc1", "truthfulqa-mc2")
 JAILBREAKBENCH = ("jailbreakbench", "jailbreakbench-multi-turn")
 FORMS = {"gym": "gym:FAMILY", "jailbreak": "jailbreak:SET[#SEED]"}
 FILES = {
@@ -29,6 +30,7 @@ FILES = {
     **dict.fromkeys((*HARMFUL, *HARMLESS), "prompts"),
     **dict.fromkeys(BBQ, "bbq"),
     "hatecheck-de": "hatecheck",
+    **dict.fromkeys(TRUTHFULQA, "truthfulqa"),
     "gym": "gym",
     "jailbreak": "jailbreaks",
     **dict.fromkeys(JAILBREAKBENCH, "jailbreaks"),
@@ -48,6 +50,7 @@ SUITES = {
     "jailbreaks": ("harmbench", "jailbreak:harmbench", *JAILBREAKBENCH),
     "german": ("xsafety-de", "frr-de", "hatecheck-de", "mgsm-de"),
     "quality": ("gsm8k", *(f"mgsm-{language}" for language in LANGUAGES), *(f"bbh-{name}" for name in BBH)),
+    "truthfulqa": TRUTHFULQA,
     "mgsm": tuple(f"mgsm-{language}" for language in LANGUAGES),
     "bbh": tuple(f"bbh-{name}" for name in BBH),
 }

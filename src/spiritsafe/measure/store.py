@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 from spiritsafe.errors import RunError, writing
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id, told
 from spiritsafe.progress import Tick
-from spiritsafe.record import Exchange, append_jsonl, read_jsonl, repair_jsonl
+from spiritsafe.record import Exchange, Record, append_jsonl, digest_of, read_jsonl, repair_jsonl
 
 CHUNK = 64
 
@@ -94,6 +95,35 @@ def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: M
         meter.check()
         model.generate(missing[start : start + CHUNK], on_exchange=keep)
     return [held[_key(model, r)] for r in requests]
+
+
+class Likelihood(Record):
+    """The log-likelihood in nats of one answer to one prompt, by its content address."""
+
+    version: Literal[1] = 1
+    key: str
+    logprob: float
+
+
+def likelihoods(folder: Path, model: Model, choices: Sequence[Exchange], *, meter: Meter, tick: Tick) -> list[float]:
+    """Log-likelihoods of given answers, in order: stored ones again, the others scored and stored.
+
+    Raises `BudgetSpent` between chunks of 64, and `ModelError` where the model has no log-probabilities.
+    """
+    path = folder / "likelihoods" / f"{model.digest[:16]}.jsonl"
+    held = {found.key: found.logprob for found in read_jsonl(path, Likelihood)}
+    wanted = {digest_of([_key(model, c), c.answer])[:32]: c for c in choices}
+    missing = [(key, choice) for key, choice in wanted.items() if key not in held]
+    for start in range(0, len(missing), CHUNK):
+        meter.check()
+        part = missing[start : start + CHUNK]
+        scores = model.score([choice for _, choice in part])
+        found = [Likelihood(key=key, logprob=sum(s.logprobs)) for (key, _), s in zip(part, scores, strict=True)]
+        append_jsonl(path, found)
+        held.update({f.key: f.logprob for f in found})
+    for _ in choices:
+        tick()
+    return [held[digest_of([_key(model, c), c.answer])[:32]] for c in choices]
 
 
 class Stored:

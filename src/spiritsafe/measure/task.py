@@ -3,7 +3,7 @@
 Scores are in [0, 1] per item; a yes/no task gives 0 or 1. Items of one `cluster` are not independent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ class Item:
 
 
 Score = Callable[[Item, str], bool]
+Weigh = Callable[[Item, Sequence[float]], float]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Task:
     `note` is a limit that every claim from it states. A `kind` other than "" asks for three outcomes instead of
     `score` (`safety.outcomes`): what is asked should not be answered (harmful), or should be (harmless).
     `also` names further shares of the same answers, told and not ranked.
+    `weigh` scores instead of `score` by the log-likelihoods in nats of the item's `detail["choices"]`.
     `paired_with` names the task whose items its own are variants of. `is_english` says that the refusal judge's
     error rates are known for its answers.
     """
@@ -55,3 +57,4 @@ class Task:
     kind: Literal["", "harmful", "harmless"] = ""
     is_english: bool = True
     paired_with: str = ""
+    weigh: Weigh | None = None
