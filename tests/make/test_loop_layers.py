@@ -139,6 +139,19 @@ def test_changed_weights_are_noticed() -> None:
         assert apart(trunk_states(model, some), before) < 1e-5
 
 
+def test_gradients_pass_through_layers_that_learn_nothing_and_ran_without_gradients_before() -> None:
+    model, some = tiny("llama").requires_grad_(False), row(20)
+    embedded = model.get_input_embeddings()(some.ids_T).requires_grad_()
+    with torch.no_grad():
+        trunk_states(model, some)
+    torch.autograd.backward(trunk_states(model, some, states_TD=embedded).square().sum())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layers, "runs", lambda *_: False)
+        (wanted,) = torch.autograd.grad(trunk_states(model, some, states_TD=embedded).square().sum(), embedded)
+    assert embedded.grad is not None
+    assert apart(embedded.grad, wanted) < 1e-5
+
+
 def test_a_watched_or_adapted_layer_is_left_to_torch() -> None:
     model, seen = tiny("llama"), []
     watch = model.model.layers[1].register_forward_hook(lambda *_: seen.append(1))

@@ -43,6 +43,13 @@ inline void narrow(v16 x, bf16* out) {
   const u16 bits = (u16)x;
   *(h16*)out = __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, h16);
 }
+inline float wide(float x) { return x; }
+inline float wide(bf16 x) {
+  const uint32_t bits = (uint32_t)x << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
 inline v16 widen(const float* x) { return *(const v16*)x; }
 inline v16 widen(const bf16* x) { return (v16)(__builtin_convertvector(*(const h16*)x, u16) << 16); }
 

@@ -5,114 +5,11 @@
 // sum has one order, so equal rows give equal bits whatever the number of threads. Axes: t tokens of the row,
 // n outputs, k inner, d head dimension. `layers.py` says how it is called.
 
-#include "../products.h"
+#include "attention.h"
 
 #include <vector>
 
 namespace {
-
-constexpr long kNear = 1 << 18, kTokens = 512;  // bytes of rows, tokens of a sum, that stay near a core
-
-// An operand (inner x columns) of a product, in panels of 32 columns, rows in pairs for bf16.
-template <class T>
-struct Operand {
-  long inner = 0, panels = 0, room = 0;
-  Array<T> at;
-  void shape(long inner_, long columns) {
-    inner = (inner_ + kPair<T> - 1) / kPair<T> * kPair<T>, panels = (columns + kPanel - 1) / kPanel;
-  }
-  void make(long inner_, long columns) {
-    shape(inner_, columns);
-    if (room < inner * panels * kPanel) at.make(room = inner * panels * kPanel);
-  }
-  T* panel(long p) const { return at + p * inner * kPanel; }
-};
-
-// `row(k)` is the k-th inner row, null where there is none.
-template <class T, class Row>
-void pack_panel(Operand<T>& to, long p, long inner, long columns, Row row) {
-  constexpr long pair = kPair<T>;
-  static const T zeros[kPanel] = {};
-  const long first = p * kPanel, count = std::min(kPanel, columns - first);
-  T* out = to.panel(p);
-  for (long k = 0; k < inner; k += pair, out += kPanel * pair) {
-    const T* parts[2] = {zeros, zeros};
-    T copied[2][kPanel] = {};
-    for (long i = 0; i < pair; ++i)
-      if (const T* from = k + i < inner ? row(k + i) : nullptr) {
-        parts[i] = from + first;
-        if (count < kPanel) parts[i] = (const T*)std::memcpy(copied[i], from + first, count * sizeof(T));
-      }
-    if constexpr (pair == 1) {
-      std::memcpy(out, parts[0], kPanel * sizeof(T));
-    } else {
-      for (long j = 0; j < kPanel; j += 16)
-        *(u16*)(out + 2 * j) = (u16)widen(parts[0] + j) >> 16 | (u16)widen(parts[1] + j);
-    }
-  }
-}
-
-// `row(n)` is the n-th column's values along the inner axis, null where there is none.
-template <class T, class Row>
-void turn_panel(Operand<T>& to, long p, long columns, Row row) {
-  constexpr long block = 32;
-  const long words = to.inner / kPair<T>;
-  uint32_t* out = (uint32_t*)to.panel(p);
-  for (long w = 0; w < words; w += block)
-    for (long j = 0; j < kPanel; ++j) {
-      const T* from = p * kPanel + j < columns ? row(p * kPanel + j) : nullptr;
-      for (long i = w; i < std::min(words, w + block); ++i) {
-        if (from) std::memcpy(out + i * kPanel + j, from + i * kPair<T>, 4);
-        else out[i * kPanel + j] = 0;
-      }
-    }
-}
-
-// The same by all threads of a team.
-template <class T, class Row>
-void pack(Operand<T>& to, long inner, long columns, Row row) {
-#pragma omp single
-  to.shape(inner, columns);
-#pragma omp for schedule(static)
-  for (long p = 0; p < to.panels; ++p) pack_panel(to, p, inner, columns, row);
-}
-
-// `done(row, panel, values)` gets each row's 32 outputs of a panel; by all threads of a team. A task's rows fit
-// the second-level cache, where they stay while the panels pass by.
-template <class T, class Done>
-void multiply(const T* a, long stride, long rows, const Operand<T>& b, Done done) {
-  const long most = std::max(1L, kNear / (b.inner * (long)sizeof(T)) / kTile) * kTile;
-  const long chunks = (rows + most - 1) / most;
-#pragma omp for schedule(dynamic, 1)
-  for (long task = 0; task < b.panels * chunks; ++task) {
-    const long p = task % b.panels, chunk = task / b.panels;
-    const long begin = rows * chunk / chunks, end = rows * (chunk + 1) / chunks, blocks = (end - begin + kTile - 1) / kTile;
-    alignas(64) float out[kTile * kPanel];
-    for (long block = 0; block < blocks; ++block) {
-      const long first = begin + (end - begin) * block / blocks, last = begin + (end - begin) * (block + 1) / blocks;
-      any_tile(last - first, a + first * stride, stride, b.panel(p), b.inner, out);
-      for (long m = first; m < last; ++m) done(m, p, out + (m - first) * kPanel);
-    }
-  }
-}
-
-// The sum over the inner rows of both operands, for some columns of `a` against one panel of `b`.
-template <class T, class Done>
-void across(const Operand<T>& a, long pa, const Operand<T>& b, long pb, Done done) {
-  for (long first = 0; first < kPanel; first += 11) {
-    const long count = std::min(11L, kPanel - first);
-    alignas(64) float out[11 * kPanel];
-    any_tile<T, true>(count, a.panel(pa) + first * kPair<T>, 0, b.panel(pb), a.inner, out);
-    for (long m = 0; m < count; ++m) done(pa * kPanel + first + m, out + m * kPanel);
-  }
-}
-
-inline void add_to(float* sums, const float* values, long count) {
-  if (count == kPanel)
-    for (long j = 0; j < kPanel; j += 16) *(v16*)(sums + j) += *(const v16*)(values + j);
-  else
-    for (long j = 0; j < count; ++j) sums[j] += values[j];
-}
 
 inline float rms_scale(const float* x, long count, double eps) {
   v16 squares = {};
@@ -131,53 +28,21 @@ inline void rms_back(const float* x, float scale, const float* weight, long coun
   for (long i = 0; i < count; ++i) slopes[i] = slopes[i] * scale - x[i] * share;
 }
 
-struct Shape {
-  long hidden, inner, heads, kv_heads, dim;
-  double eps;
-};
-
 // Pointers as Python lists them, null where the architecture has none.
 enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, NORM = Q_BIAS + DOWN + 1, NORM2, Q_NORM, K_NORM, WEIGHTS };
 
-// A sample's own tokens lie from `begin` to `end`; before them it sees `shared` tokens of another's, from `prefix`.
-struct Span {
-  int64_t prefix, shared, begin, end;
-  long at(long t) const { return t < shared ? prefix + t : begin + t - shared; }
-  long size() const { return shared + end - begin; }
-};
-
-struct Row {
-  long tokens, samples, families;
-  const Span* spans;
-  const int64_t* first;  // sample of each family, which is those that share tokens with their first one
-  const float *cosines, *sines;  // tokens x dim / 2
-};
-
-template <class T>
-struct Kept {  // what the backward pass needs of the forward pass
-  const float* x;
-  T* qkv;
-  float* raw;  // queries and keys before their norms, where there are such
-  T* mixed;
-  float* mass;  // log-sum-exp of each head's scores
-  float* middle;  // the residual stream between attention and the perceptron
-  T* gate_up;
-};
-
 template <class T>
 struct Scratch {
-  Array<T> input, slopes, inside, dgate_up, dmixed, dqkv;
-  Array<float> wide, dinput, dmiddle, scales;
+  Room<T> input, slopes, inside, dgate_up, dmixed, dqkv;
+  Room<float> wide, dinput, dmiddle, scales;
   Operand<T> left, right;
-  long room = 0;
   void fit(long tokens, const Shape& s, long width) {
-    const long need = tokens * (s.hidden + s.inner + width);
+    const long mixed = s.heads * s.dim;
+    input.make(tokens * s.hidden), slopes.make(tokens * s.hidden), inside.make(tokens * s.inner);
+    dgate_up.make(tokens * 2 * s.inner), dmixed.make(tokens * mixed), dqkv.make(tokens * width);
+    wide.make(tokens * width), dinput.make(tokens * s.hidden), dmiddle.make(tokens * s.hidden), scales.make(tokens);
     left.make(std::min(tokens, kTokens), std::max({s.hidden, 2 * s.inner, width}));
-    right.make(std::min(tokens, kTokens), std::max({s.hidden, s.inner, s.heads * s.dim}));
-    if (need <= room) return;
-    room = need;
-    input.make(need), slopes.make(need), inside.make(need), dgate_up.make(2 * need), dmixed.make(need);
-    dqkv.make(need), wide.make(need), dinput.make(need), dmiddle.make(need), scales.make(need);
+    right.make(std::min(tokens, kTokens), std::max({s.hidden, s.inner, mixed}));
   }
   static Scratch& own() {
     static thread_local Scratch scratch;
@@ -187,23 +52,19 @@ struct Scratch {
 
 struct Layer {
   virtual ~Layer() = default;
-  virtual void load(const void* const* given, int threads) = 0;
+  virtual void load(const void* const* given, bool learns, int threads) = 0;
   virtual void forward(const Row& row, float* y, void* const* kept, int threads) = 0;
   virtual void backward(const Row& row, const float* dy, float* dx, void* const* kept, float* const* grads,
                         int threads) = 0;
 };
 
 template <class T>
-struct Llama final : Layer {
-  Shape s;
-  long group, all, some, width;
+struct Llama final : Layer, Attention<T> {
+  using Attention<T>::s, Attention<T>::all, Attention<T>::some, Attention<T>::width;
   Operand<T> qkv, out, gate_up, down, qkv_back, out_back, gate_up_back, down_back;
   std::vector<float> weights[WEIGHTS];  // biases and norms
 
-  explicit Llama(const Shape& shape) : s(shape) {
-    group = s.heads / s.kv_heads, all = s.heads * s.dim, some = s.kv_heads * s.dim;
-    width = (all + 2 * some + kPanel - 1) / kPanel * kPanel;
-  }
+  explicit Llama(const Shape& shape) : Attention<T>(shape) {}
 
   // Rows of the fused matrices: queries, keys, values; gates and ups in turn, 16 of each.
   template <class X>
@@ -230,27 +91,29 @@ struct Llama final : Layer {
     return rows;
   }
 
-  void load(const void* const* given, int threads) override {
+  void load(const void* const* given, bool learns, int threads) override {
     const long sizes[] = {all, some, some, s.hidden, s.inner, s.inner, s.hidden};
     for (int i = 0; i < WEIGHTS; ++i) {
       const long size = i < Q_BIAS ? 0 : i < NORM ? sizes[i - Q_BIAS] : i < Q_NORM ? s.hidden : s.dim;
       if (i >= Q_BIAS && given[i]) weights[i].assign((const float*)given[i], (const float*)given[i] + size);
     }
     const T* const* matrices = (const T* const*)given;
-    load(qkv, qkv_back, qkv_rows(matrices), s.hidden, threads);
-    load(out, out_back, plain_rows(matrices[O], s.hidden, all), all, threads);
-    load(gate_up, gate_up_back, gate_up_rows(matrices), s.hidden, threads);
-    load(down, down_back, plain_rows(matrices[DOWN], s.hidden, s.inner), s.inner, threads);
+    load(qkv, learns ? &qkv_back : nullptr, qkv_rows(matrices), s.hidden, threads);
+    load(out, learns ? &out_back : nullptr, plain_rows(matrices[O], s.hidden, all), all, threads);
+    load(gate_up, learns ? &gate_up_back : nullptr, gate_up_rows(matrices), s.hidden, threads);
+    load(down, learns ? &down_back : nullptr, plain_rows(matrices[DOWN], s.hidden, s.inner), s.inner, threads);
   }
-  void load(Operand<T>& to, Operand<T>& back, const std::vector<const T*>& rows, long inner, int threads) {
+  void load(Operand<T>& to, Operand<T>* back, const std::vector<const T*>& rows, long inner, int threads) {
     const long count = (long)rows.size();
-    to.make(inner, count), back.make(count, inner);
+    to.make(inner, count);
+    if (back) back->make(count, inner);
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp for schedule(static) nowait
       for (long p = 0; p < to.panels; ++p) turn_panel(to, p, count, [&](long n) { return rows[n]; });
 #pragma omp for schedule(static)
-      for (long p = 0; p < back.panels; ++p) pack_panel(back, p, count, inner, [&](long k) { return rows[k]; });
+      for (long p = 0; p < (back ? back->panels : 0); ++p)
+        pack_panel(*back, p, count, inner, [&](long k) { return rows[k]; });
     }
   }
 
@@ -284,7 +147,7 @@ struct Llama final : Layer {
         std::memcpy(own.wide + m * width + p * kPanel, values, kPanel * sizeof(float));
       });
       place(row, own, kept);
-      attend(row, kept);
+      this->attend(row, kept);
       multiply(kept.mixed, all, rows, out, add(kept.x, kept.middle, Q_BIAS + O));
       norm_rows(kept.middle, NORM2, rows, own);
       multiply(own.input + 0, hidden, rows, gate_up, [&](long m, long p, const float* values) {
@@ -334,7 +197,7 @@ struct Llama final : Layer {
       });
       learn(own.slopes + 0, hidden, kept.mixed, all, rows, o_rows, own);
       learn_bias(own.slopes + 0, hidden, rows, plain_rows(grads[Q_BIAS + O], hidden, 1));
-      attend_back(row, own, kept);
+      this->attend_back(row, Back<T>{own.dmixed + 0, own.wide + 0}, kept);
       place_back(row, own, kept, grads);
       multiply(own.dqkv + 0, width, rows, qkv_back, to_dinput);
       norm_rows(kept.x, NORM, rows, own);
@@ -434,15 +297,10 @@ struct Llama final : Layer {
 #pragma omp for schedule(static)
     for (long n = 0; n < outputs; ++n) {
       if (!grads[n]) continue;
-      float total = 0, value = 0;
-      for (long t = 0; t < rows; ++t) put(slopes[t * outputs + n], value), total += value;
+      float total = 0;
+      for (long t = 0; t < rows; ++t) total += wide(slopes[t * outputs + n]);
       *grads[n] += total;
     }
-  }
-  static void put(float from, float& to) { to = from; }
-  static void put(bf16 from, float& to) {
-    const uint32_t bits = (uint32_t)from << 16;
-    std::memcpy(&to, &bits, 4);
   }
 
   // Biases, head norms and rotation of queries and keys, into what is kept.
@@ -505,180 +363,6 @@ struct Llama final : Layer {
         if (grads[which]) grads[which][d] += total;
       }
   }
-
-  // One sample's queries against one head's keys and values.
-  struct Heads {
-    Operand<T> keys, values, keys_back, values_back, shares, slopes, queries, douts;
-    std::vector<float> scores, dscores, dkeys, dvalues;
-    std::vector<T> narrow_scores, narrow_dscores;
-    static Heads& own() {
-      static thread_local Heads heads;
-      return heads;
-    }
-  };
-  static constexpr long kBlock = 8 * kTile;  // queries of a block in the backward pass
-
-  static long whole(long count, long of) { return (count + of - 1) / of * of; }
-
-  void attend(const Row& row, const Kept<T>& kept) const {
-#pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < row.samples * s.kv_heads; ++task) {
-      const long h = task % s.kv_heads;
-      const Span span = row.spans[task / s.kv_heads];
-      const long size = span.size(), wide = whole(size, kPanel);
-      const T* keys = kept.qkv + all + h * s.dim;
-      Heads& own = Heads::own();
-      own.keys.make(s.dim, size), own.values.make(size, s.dim);
-      for (long p = 0; p < own.keys.panels; ++p)
-        turn_panel(own.keys, p, size, [&](long t) { return keys + span.at(t) * width; });
-      for (long p = 0; p < own.values.panels; ++p)
-        pack_panel(own.values, p, size, s.dim, [&](long t) { return keys + some + span.at(t) * width; });
-      own.scores.resize(kTile * wide), own.narrow_scores.resize(kTile * wide);
-      for (long head = h * group; head < (h + 1) * group; ++head)
-        for (long first = span.shared; first < size; first += kTile)
-          attend_tile(kept, own, span.at(first), first, std::min(kTile, size - first), wide, head);
-    }
-  }
-
-  // `rows` queries from token `at` of the row on, the first of which sees `first` keys beside its own.
-  void attend_tile(const Kept<T>& kept, Heads& own, long at, long first, long rows, long wide, long head) const {
-    const long seen = whole(first + rows, kPanel);
-    for (long p = 0; p < seen / kPanel; ++p)
-      any_tile(rows, kept.qkv + at * width + head * s.dim, width, own.keys.panel(p), s.dim,
-               own.scores.data() + p * kPanel, wide);
-    float totals[kTile];
-    for (long m = 0; m < rows; ++m) {
-      float* scores = own.scores.data() + m * wide;
-      const float most = soften(scores, first + m + 1, seen, totals[m]);
-      kept.mass[(at + m) * s.heads + head] = most + std::log(totals[m]);
-      for (long t = 0; t < seen; t += 16) narrow(widen(scores + t), own.narrow_scores.data() + m * wide + t);
-    }
-    for (long p = 0; p < own.values.panels; ++p) {
-      float mixed[kTile * kPanel];
-      any_tile(rows, own.narrow_scores.data(), wide, own.values.panel(p), std::min(seen, own.values.inner), mixed);
-      for (long m = 0; m < rows; ++m)
-        for (long d = p * kPanel; d < std::min(s.dim, (p + 1) * kPanel); ++d)
-          narrow(mixed[m * kPanel + d - p * kPanel] / totals[m],
-                 kept.mixed + (at + m) * all + head * s.dim + d);
-    }
-  }
-
-  // Scores become their exponentials, 0 behind `length`; returns the largest scaled score.
-  float soften(float* scores, long length, long seen, float& total) const {
-    const float scale = 1.0f / std::sqrt((float)s.dim);
-    std::fill(scores + length, scores + seen, -INFINITY);
-    v16 tops = widen(scores);
-    for (long t = 16; t < seen; t += 16) tops = widen(scores + t) > tops ? widen(scores + t) : tops;
-    float most = tops[0];
-    for (int i = 1; i < 16; ++i) most = std::max(most, tops[i]);
-    most *= scale;
-    for (long t = 0; t < seen; t += 16) *(v16*)(scores + t) = exponential(widen(scores + t) * scale - most);
-    std::fill(scores + length, scores + seen, 0.0f);
-    v16 sums = {};
-    for (long t = 0; t < seen; t += 16) sums += widen(scores + t);
-    total = sum(sums);
-    return most;
-  }
-
-  // Gradients of rotated queries, keys and values into `wide`; a family is one task, since its samples add to
-  // the gradients of the same keys.
-  void attend_back(const Row& row, Scratch<T>& scratch, const Kept<T>& kept) const {
-#pragma omp for schedule(dynamic, 1)
-    for (long task = 0; task < row.families * s.kv_heads; ++task) {
-      const long family = task / s.kv_heads;
-      for (long i = row.first[family]; i < row.first[family + 1]; ++i)
-        sample_back(row.spans[i], task % s.kv_heads, scratch, kept);
-    }
-  }
-
-  void sample_back(const Span& span, long h, Scratch<T>& scratch, const Kept<T>& kept) const {
-    const long size = span.size(), wide = whole(size, kPanel), out = whole(s.dim, kPanel);
-    const auto key = [&](long t) { return kept.qkv + span.at(t) * width + all + h * s.dim; };
-    Heads& own = Heads::own();
-    own.keys.make(s.dim, size), own.values_back.make(s.dim, size), own.keys_back.make(size, s.dim);
-    for (long p = 0; p < own.keys.panels; ++p) {
-      turn_panel(own.keys, p, size, key);
-      turn_panel(own.values_back, p, size, [&](long t) { return key(t) + some; });
-    }
-    for (long p = 0; p < own.keys_back.panels; ++p) pack_panel(own.keys_back, p, size, s.dim, key);
-    own.scores.resize(kBlock * wide), own.narrow_scores.resize(kBlock * wide);
-    own.dscores.resize(kBlock * wide), own.narrow_dscores.resize(kBlock * wide);
-    own.dkeys.assign(wide * out, 0.0f), own.dvalues.assign(wide * out, 0.0f);
-    for (long head = h * group; head < (h + 1) * group; ++head)
-      for (long first = span.shared; first < size; first += kBlock)
-        block_back(scratch, kept, own, span.at(first), first, std::min(kBlock, size - first), wide, head);
-    for (long t = 0; t < size; ++t) {
-      float* to = scratch.wide + span.at(t) * width + all + h * s.dim;
-      for (long d = 0; d < s.dim; ++d) {
-        to[d] = (t < span.shared ? to[d] : 0.0f) + own.dkeys[t * out + d];
-        to[some + d] = (t < span.shared ? to[some + d] : 0.0f) + own.dvalues[t * out + d];
-      }
-    }
-  }
-
-  // As `attend_tile`, for a block of queries.
-  void block_back(Scratch<T>& scratch, const Kept<T>& kept, Heads& own, long begin, long first, long rows, long wide,
-                  long head) const {
-    const T* queries = kept.qkv + begin * width + head * s.dim;
-    const T* douts = scratch.dmixed + begin * all + head * s.dim;
-    const long seen = whole(first + rows, kPanel), out = whole(s.dim, kPanel);
-    for (long m = 0; m < rows; m += kTile) {
-      const long some_rows = std::min(kTile, rows - m), until = whole(first + m + some_rows, kPanel);
-      for (long p = 0; p < until / kPanel; ++p) {
-        const long at = m * wide + p * kPanel;
-        any_tile(some_rows, queries + m * width, width, own.keys.panel(p), s.dim, own.scores.data() + at, wide);
-        any_tile(some_rows, douts + m * all, all, own.values_back.panel(p), s.dim, own.dscores.data() + at, wide);
-      }
-      for (long i = m; i < m + some_rows; ++i)
-        soften_back(kept, own, douts + i * all, begin + i, head, first + i + 1, seen, i * wide);
-      for (long p = 0; p < own.keys_back.panels; ++p) {
-        float values[kTile * kPanel];
-        any_tile(some_rows, own.narrow_dscores.data() + m * wide, wide, own.keys_back.panel(p),
-                 std::min(until, own.keys_back.inner), values);
-        const long count = std::min(kPanel, s.dim - p * kPanel);
-        for (long i = 0; i < some_rows; ++i)
-          std::memcpy(scratch.wide + (begin + m + i) * width + head * s.dim + p * kPanel, values + i * kPanel,
-                      count * sizeof(float));
-      }
-    }
-    own.shares.make(rows, seen), own.slopes.make(rows, seen), own.queries.make(rows, s.dim), own.douts.make(rows, s.dim);
-    for (long p = 0; p < own.queries.panels; ++p) {
-      pack_panel(own.queries, p, rows, s.dim, [&](long i) { return queries + i * width; });
-      pack_panel(own.douts, p, rows, s.dim, [&](long i) { return douts + i * all; });
-    }
-    for (long p = 0; p < seen / kPanel; ++p) {
-      pack_panel(own.shares, p, rows, seen, [&](long i) { return own.narrow_scores.data() + i * wide; });
-      pack_panel(own.slopes, p, rows, seen, [&](long i) { return own.narrow_dscores.data() + i * wide; });
-      for (long q = 0; q < own.queries.panels; ++q) {
-        const auto into = [&](std::vector<float>& sums) {
-          return [&, q](long t, const float* values) {
-            add_to(sums.data() + t * out + q * kPanel, values, kPanel);
-          };
-        };
-        across(own.shares, p, own.douts, q, into(own.dvalues));
-        across(own.slopes, p, own.queries, q, into(own.dkeys));
-      }
-    }
-  }
-
-  // A query's scores and their gradients' products -> shares of attention and slopes by the plain scores.
-  void soften_back(const Kept<T>& kept, Heads& own, const T* dout, long t, long head, long length, long seen,
-                   long at) const {
-    const float scale = 1.0f / std::sqrt((float)s.dim), mass = kept.mass[t * s.heads + head];
-    float *scores = own.scores.data() + at, *slopes = own.dscores.data() + at, mean = 0;
-    for (long d = 0; d < s.dim; ++d) {
-      float mine, theirs;
-      put(dout[d], mine), put(kept.mixed[t * all + head * s.dim + d], theirs);
-      mean += mine * theirs;
-    }
-    std::fill(scores + length, scores + seen, -INFINITY), std::fill(slopes + length, slopes + seen, mean);
-    for (long i = 0; i < seen; i += 16) {
-      const v16 share = exponential(widen(scores + i) * scale - mass);
-      narrow(share, own.narrow_scores.data() + at + i);
-      narrow(share * (widen(slopes + i) - mean) * scale, own.narrow_dscores.data() + at + i);
-    }
-    std::fill(own.narrow_scores.data() + at + length, own.narrow_scores.data() + at + seen, T{});
-  }
 };
 
 }  // namespace
@@ -690,7 +374,9 @@ Layer* layer_new(const int64_t* sizes, double eps, int half) {
   return half ? (Layer*)new Llama<bf16>(shape) : (Layer*)new Llama<float>(shape);
 }
 void layer_free(Layer* layer) { delete layer; }
-void layer_load(Layer* layer, const void* const* given, int threads) { layer->load(given, threads); }
+void layer_load(Layer* layer, const void* const* given, int learns, int threads) {
+  layer->load(given, learns, threads);
+}
 void layer_forward(Layer* layer, const int64_t* counts, const Span* spans, const int64_t* first, const float* cosines,
                    const float* sines, float* y, void* const* kept, int threads) {
   layer->forward({counts[0], counts[1], counts[2], spans, first, cosines, sines}, y, kept, threads);

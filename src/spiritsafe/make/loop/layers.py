@@ -47,8 +47,11 @@ def run(model: Any, row: Packed, states_TD: Tensor | None) -> tuple[Tensor, Tens
     tables = [table[0, :, :half].float().contiguous() for table in turned]
     spare: list[Tensor | None] | None = None
     for module in core.layers:
-        layer = _layer(module, model.config)
-        if torch.is_grad_enabled() and (states_UD.requires_grad or layer.learns):
+        back = torch.is_grad_enabled() and (
+            states_UD.requires_grad or any(w.requires_grad for w in module.parameters())
+        )
+        layer = _layer(module, model.config, back)
+        if back:
             given = (states_UD, layer, once, tables, layer.weights[0])
             states_UD = cast(Tensor, _Step.apply(*given))  # type: ignore[no-untyped-call]
         else:
@@ -63,14 +66,20 @@ def changed(model: Any) -> None:
             _known[module].state = ()
 
 
-def _layer(module: Any, config: Any) -> "Layer":
+def _layer(module: Any, config: Any, back: bool) -> "Layer":
     """The module's layer with its weights as they are now."""
     weights = _weights(module)
     known = _known.get(module)
     if known is None or known.dtype != weights[0].dtype:
         known = _known[module] = Layer(weights, config)
-    known.take(weights)
+    known.take(weights, back)
     return known
+
+
+def forget(model: Any) -> None:
+    """Give back the memory of the model's laid-out weights."""
+    for module in model.modules():
+        _known.pop(module, None)
 
 
 class Once:
@@ -109,7 +118,7 @@ class Layer:
         self.hidden, self.inner, self.heads, self.all = config.hidden_size, config.intermediate_size, heads, heads * dim
         self.width, self.placed = -(-(heads + 2 * groups) * dim // 32) * 32, (heads + groups) * dim
         self.weights, self.dtype, self.normed = weights, weights[0].dtype, weights[-1] is not None
-        self.state: tuple[tuple[int, int], ...] = ()
+        self.state: tuple[Any, ...] = ()
         library = native(SOURCE, torch=True)
         assert library, "asked of `runs`"
         self._library = library
@@ -120,14 +129,14 @@ class Layer:
         self._handle = ctypes.c_void_p(made)
         weakref.finalize(self, library.layer_free, self._handle)
 
-    def take(self, weights: list[Any]) -> None:
-        """Lay out the weights anew where they have changed."""
-        self.weights, given = weights, [w for w in weights if w is not None]
-        self.learns = any(w.requires_grad for w in given)
-        state = tuple((w.data_ptr(), w._version) for w in given)
+    def take(self, weights: list[Any], back: bool) -> None:
+        """Lay out the weights anew where they have changed; for a backward pass once more, the other way."""
+        self.weights = weights
+        back = back or self.state[:1] == (True,)
+        state = (back, *((w.data_ptr(), w._version) for w in weights if w is not None))
         if state != self.state:
-            kept = [w if w is None or i < len(PROJECTIONS) else w.detach().float() for i, w in enumerate(self.weights)]
-            self._library.layer_load(self._handle, _array(kept), torch.get_num_threads())
+            kept = [w if w is None or i < len(PROJECTIONS) else w.detach().float() for i, w in enumerate(weights)]
+            self._library.layer_load(self._handle, _array(kept), int(back), torch.get_num_threads())
             self.state = state
 
     def forward(

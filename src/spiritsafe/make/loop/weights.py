@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spiritsafe.make.loop.layers import changed
+from spiritsafe.make.loop.layers import changed, forget
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.native import processor_flags
 from spiritsafe.recipe import TrainPart
@@ -43,6 +43,7 @@ class Weights:
         with torch.no_grad():
             for weight, master in zip(self._trained, self.masters, strict=True):
                 weight.copy_(master)
+        forget(self.learner.model)
 
     def clip(self, most: float) -> float:
         """Hand the step's gradients to the masters, clipped to a global norm of `most`; returns their norm."""
