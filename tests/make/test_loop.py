@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spiritsafe.errors import DataError
 from spiritsafe.make.batches import samples_of
+from spiritsafe.make.head import tiles
 from spiritsafe.make.loop import layers, train
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.make.loop.schedule import learning_rate
@@ -108,11 +109,15 @@ def divergence(teacher: LocalModel, model: Any, pairs: list[Pair]) -> float:
 
 
 @pytest.mark.parametrize("size", [16, 48, 200])
-def test_one_big_batch_equals_many_small_ones(student: Any, size: int) -> None:
+def test_one_big_batch_equals_many_small_ones(student: Any, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """As nearly as the head rounds, which multiplies small rows of a tile in bfloat16; without those, to 1e-6."""
+    assert apart(gradients(student, size=size), gradients(student, size=10_000)) < 2.4e-4
+    monkeypatch.setattr(tiles, "SHARE_IN_BF16", 0.0)
     assert apart(gradients(student, size=size), gradients(student, size=10_000)) < 1e-6
 
 
-def test_the_gradient_is_that_of_the_whole_model_without_packing(student: Any) -> None:
+def test_the_gradient_is_that_of_the_whole_model_without_packing(student: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "SHARE_IN_BF16", 0.0)
     assert apart(gradients(student, size=10_000), plain_gradients(student)) < 1e-5
 
 
