@@ -29,6 +29,11 @@ class States(NamedTuple):
     head_VD: Tensor
 
 
+def sources() -> tuple[str, ...]:
+    """`real` where the text is at hand, and `random`."""
+    return ("real", "random") if TEXT.exists() else ("random",)
+
+
 def real_states(num: int) -> States:
     """The first `num` positions, at most 16,384; float32."""
     size = FEW if num <= FEW else MOST

@@ -1,7 +1,7 @@
 """Head and distillation loss, forward and backward, beside TRL's and Liger's: tokens/s, memory, exactness.
 
 V = 49,152, D = 576 (SmolLM2-135M). Inputs are the hidden states of real text through SmolLM2 and a pruned copy;
-cases that end in `random` have random ones of about the same spread. `peak_extra_mib` is what a process of its
+cases that end in `random` have random ones of about the same spread, alone where the text is not at hand. `peak_extra_mib` is what a process of its
 own needs beyond the inputs, the gradients included; `grad_rel_err` the larger error of the two gradients against
 float64. `limit` of tokens/s: the products alone (2 V D operations a token; two forward and two backward for a
 dense teacher, one and two for a sparse one) at the best rates measured in this run, in float32 the forward ones
@@ -27,6 +27,7 @@ import torch
 
 from bench._kd_losses import DTYPES, PEERS, D, Result, V, exact, make_case
 from bench._limits import gemm_peak_gflops
+from bench._real_states import sources
 from bench._schema import Row, main, note
 
 OURS, TRL, GKD, LIGER, WHOLE = "ours", "trl 1.16.0", "trl 1.16.0 gkd", "liger 0.8.5 compiled", "full-logit sparse"
@@ -77,7 +78,8 @@ def measure(seed: int, *, only: str = "*") -> list[Row]:
 
 def plans() -> Iterator[Plan]:
     """Real text first; random inputs at 1,024 tokens only."""
-    for source, sizes in {"real": tuple(RUNS), "random": (1024,)}.items():
+    for source in sources():
+        sizes = tuple(RUNS) if source == "real" else (1024,)
         for dtype in DTYPES:
             for kind in KINDS:
                 for num in sizes:

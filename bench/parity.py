@@ -4,7 +4,7 @@
 `loss_err` and `grad_err` compare both with float64 by definition, so that a difference says whose it is.
 `limit_rel_diff` is how far JSD / min(beta, 1 - beta) is from the KL that it tends to, per token in the
 Euclidean norm, ours and that of float64: the direct test against swapped directions. Not covered: bf16 (see
-`kd_loss`), sparse teachers, which TRL does not have.
+`kd_loss`), sparse teachers, which TRL does not have. Random inputs alone where the text is not at hand.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench._kd_losses import PEERS, Case, Result, exact, make_case
+from bench._real_states import sources
 from bench._schema import Row, main, note
 from spiritsafe.make.head import head_loss
 
@@ -26,7 +27,7 @@ TRL = ("trl 1.16.0", "trl 1.16.0 gkd")
 def measure(seed: int) -> list[Row]:
     """Real text and random inputs, every beta."""
     rows: list[Row] = []
-    for source in ("real", "random"):
+    for source in sources():
         base = make_case(NUM, "fkl", "fp32", seed, source)
         for beta in BETAS:
             rows += compared(f"{source} beta={beta:g}", replace(base, beta=beta))
