@@ -166,6 +166,7 @@ def measure(
     from spiritsafe.measure.output import parse_gate, write_results
     from spiritsafe.measure.registry import available, find_task, suite_tasks
     from spiritsafe.measure.safety.axis import parse_settings
+    from spiritsafe.measure.safety.taxonomy import taxonomy_verdicts
     from spiritsafe.measure.store import Budget
     from spiritsafe.models import open_model
     from spiritsafe.progress import Show, warn
@@ -187,6 +188,8 @@ def measure(
     opened = [open_model(address) for address in models]
     found = measure_models(opened, list({t.name: t for t in tasks}.values()), out, plan, show=Show())
     verdicts = table_verdicts(found.cells, seed=seed)
+    if suite in ("nature", "safety"):
+        verdicts += taxonomy_verdicts(found.cells, seed=seed)
     write_results(out, verdicts, gates, stages=found.stages)
     _print_verdicts(verdicts, as_json=as_json)
     missed = [v.claim for g in gates for v in g.failures(verdicts)]
