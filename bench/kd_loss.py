@@ -1,11 +1,12 @@
 """Head and distillation loss, forward and backward, beside TRL's and Liger's: tokens/s, memory, exactness.
 
 V = 49,152, D = 576 (SmolLM2-135M). Inputs are the hidden states of real text through SmolLM2 and a pruned copy;
-cases that end in `random` have random ones of about the same spread, alone where the text is not at hand. `peak_extra_mib` is what a process of its
-own needs beyond the inputs, the gradients included; `grad_rel_err` the larger error of the two gradients against
-float64. `limit` of tokens/s: the products alone (2 V D operations a token; two forward and two backward for a
-dense teacher, one and two for a sparse one) at the best rates measured in this run, in float32 the forward ones
-at its own rate and the backward ones at bf16's. `n` is 5 at 1,024 tokens, less where a call takes minutes.
+cases that end in `random` have random ones of about the same spread (all there is where the text is not at hand).
+`peak_extra_mib` is what a process of its own needs beyond the inputs, the gradients included; `grad_rel_err` the
+larger error of the two gradients against float64. `limit` of tokens/s: the products alone (2 V D operations a token;
+two forward and two backward for a dense teacher, one and two for a sparse one) at the best rates measured in this
+run, in float32 the forward ones at its own rate and the backward ones at bf16's. `n` is 5 at 1,024 tokens, less
+where a call takes minutes.
 
 `--only 'PATTERN'` measures the figures whose case and metric match and keeps the others of the last results.
 """
