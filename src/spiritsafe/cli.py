@@ -155,6 +155,7 @@ def measure(
     max_usd: Annotated[float | None, typer.Option(help="Stop cleanly after so many US dollars.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many seconds.")] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where answers and results are kept.")] = Path("measured"),
+    lang: Annotated[str, typer.Option(help="The report's language: en or de.")] = "en",
     as_json: AsJson = False,
 ) -> None:
     """Measure models on tasks, paired on the same prompts; the same command continues a killed measurement."""
@@ -166,10 +167,12 @@ def measure(
     from spiritsafe.measure.output import parse_gate, write_results
     from spiritsafe.measure.registry import available, find_task, suite_tasks
     from spiritsafe.measure.safety.axis import parse_settings
+    from spiritsafe.measure.safety.cases import cases
     from spiritsafe.measure.safety.taxonomy import taxonomy_verdicts
     from spiritsafe.measure.store import Budget
     from spiritsafe.models import open_model
     from spiritsafe.progress import Show, warn
+    from spiritsafe.report.lab import write_lab
 
     named = [find_task(name) for name in task or []]
     tasks = [*available([find_task(name) for name in suite_tasks(suite)], data, warn), *named] if suite else named
@@ -190,7 +193,8 @@ def measure(
     verdicts = table_verdicts(found.cells, seed=seed)
     if suite in ("nature", "safety"):
         verdicts += taxonomy_verdicts(found.cells, seed=seed)
-    write_results(out, verdicts, gates, stages=found.stages)
+    write_results(out, verdicts, gates, stages=found.stages, told=cases(found.cells))
+    Show().say(f"report: {write_lab(out, language='de' if lang == 'de' else 'en')}")
     _print_verdicts(verdicts, as_json=as_json)
     missed = [v.claim for g in gates for v in g.failures(verdicts)]
     if missed:

@@ -21,6 +21,8 @@ from spiritsafe.models.base import Model, Request, ask, identity
 from spiritsafe.progress import Show, warn
 from spiritsafe.record import Exchange, seed_of
 
+EXCERPT = 200
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -29,6 +31,7 @@ class Cell:
     `clusters` is empty where items are independent. `higher_is_better` is None for what is told and not ranked.
     `judge` holds the errors of the judge that said yes or no, where they are known. `keys` name the items,
     variants by what they are variants of on the task `paired_with`. `is_share` says that outcomes are 0 or 1.
+    `excerpts` begin the prompts of a task of safety.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Cell:
     keys: tuple[str, ...] = ()
     paired_with: str = ""
     is_share: bool = True
+    excerpts: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -148,6 +152,7 @@ def scored(
         setting=setting,
         keys=tuple(i.pair or i.key for i in items),
         paired_with=task.paired_with,
+        excerpts=tuple(i.messages[-1].content[:EXCERPT] for i in items) if task.kind else (),
     )
     if task.kind:
         return _three_outcomes(cell, task, judged(exchanges, judge if task.kind == "harmful" else None), judge)

@@ -1,4 +1,4 @@
-"""What a measurement leaves: verdicts.json, table.csv, junit.xml, control.json; and gates on the table's shares."""
+"""What a measurement leaves (verdicts, table, junit.xml, control.json, cases.json), and gates on its shares."""
 
 import csv
 import io
@@ -46,11 +46,17 @@ def parse_gate(text: str) -> Gate:
 
 
 def write_results(
-    folder: Path, verdicts: Sequence[Verdict], gates: Sequence[Gate], *, stages: Sequence[dict[str, Any]] = ()
+    folder: Path,
+    verdicts: Sequence[Verdict],
+    gates: Sequence[Gate],
+    *,
+    stages: Sequence[dict[str, Any]] = (),
+    told: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write verdicts.json, table.csv, junit.xml with one test case for each gate, and control.json.
+    """Write verdicts.json, table.csv, junit.xml with one test case for each gate, control.json and cases.json.
 
-    The last holds what the risk control's stages settled and took; times differ from run to run.
+    control.json holds what the risk control's stages settled and took; times differ from run to run. cases.json
+    holds what is `told` of single prompts, masked.
     """
     held = [v.model_dump(mode="json") for v in verdicts]
     write_json(folder / "verdicts.json", {"version": VERDICT_VERSION, "verdicts": held})
@@ -58,6 +64,8 @@ def write_results(
     write_atomic(folder / "junit.xml", _junit(verdicts, gates))
     if stages:
         write_json(folder / "control.json", {"version": 1, "stages": list(stages)})
+    if told:
+        write_json(folder / "cases.json", {"version": 1, "cases": list(told)})
 
 
 def _csv(verdicts: Sequence[Verdict]) -> str:
