@@ -160,24 +160,12 @@ def measure(
 ) -> None:
     """Measure models on tasks, paired on the same prompts; the same command continues a killed measurement."""
     from spiritsafe.errors import GateError
-    from spiritsafe.measure.compare import table_verdicts
     from spiritsafe.measure.harness import Plan
-    from spiritsafe.measure.harness import measure as measure_models
     from spiritsafe.measure.judges.judge import open_judge, read_labels
-    from spiritsafe.measure.output import parse_gate, write_results
-    from spiritsafe.measure.registry import available, find_task, suite_tasks
+    from spiritsafe.measure.output import parse_gate
     from spiritsafe.measure.safety.axis import parse_settings
-    from spiritsafe.measure.safety.cases import cases
-    from spiritsafe.measure.safety.taxonomy import taxonomy_verdicts
     from spiritsafe.measure.store import Budget
-    from spiritsafe.models import open_model
-    from spiritsafe.progress import Show, warn
-    from spiritsafe.report.lab import write_lab
 
-    named = [find_task(name) for name in task or []]
-    tasks = [*available([find_task(name) for name in suite_tasks(suite)], data, warn), *named] if suite else named
-    if not tasks:
-        raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
     gates = [parse_gate(text) for text in gate or []]
     plan = Plan(
         data=data,
@@ -188,13 +176,7 @@ def measure(
         labels=read_labels(labels) if labels else None,
         budget=Budget(max_tokens, max_usd, max_seconds),
     )
-    opened = [open_model(address) for address in models]
-    found = measure_models(opened, list({t.name: t for t in tasks}.values()), out, plan, show=Show())
-    verdicts = table_verdicts(found.cells, seed=seed)
-    if suite in ("nature", "safety"):
-        verdicts += taxonomy_verdicts(found.cells, seed=seed)
-    write_results(out, verdicts, gates, stages=found.stages, told=cases(found.cells))
-    Show().say(f"report: {write_lab(out, language='de' if lang == 'de' else 'en')}")
+    verdicts = _measured(models, suite, task or [], plan, gates, out, lang)
     _print_verdicts(verdicts, as_json=as_json)
     missed = [v.claim for g in gates for v in g.failures(verdicts)]
     if missed:
@@ -268,6 +250,36 @@ def main() -> None:
     except OSError as error:
         typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)
+
+
+def _measured(
+    models: list[str], suite: str, names: list[str], plan: Any, gates: list[Any], out: Path, lang: str
+) -> list[Any]:
+    """Measure, and leave results and page in `out`; a suite's tasks whose data are not at hand are left out."""
+    from spiritsafe.measure.compare import table_verdicts
+    from spiritsafe.measure.harness import measure as measure_models
+    from spiritsafe.measure.output import write_results
+    from spiritsafe.measure.registry import available, find_task, suite_tasks
+    from spiritsafe.measure.safety.cases import cases
+    from spiritsafe.measure.safety.taxonomy import taxonomy_verdicts
+    from spiritsafe.models import open_model
+    from spiritsafe.progress import Show, warn
+    from spiritsafe.report.lab import write_lab
+
+    if lang not in ("en", "de"):
+        raise UsageError(f"--lang {lang}", "is not known", "en or de")
+    named = [find_task(name) for name in names]
+    tasks = [*available([find_task(name) for name in suite_tasks(suite)], plan.data, warn), *named] if suite else named
+    if not tasks:
+        raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
+    opened, show = [open_model(address) for address in models], Show()
+    found = measure_models(opened, list({t.name: t for t in tasks}.values()), out, plan, show=show)
+    verdicts = table_verdicts(found.cells, seed=plan.seed)
+    if suite in ("nature", "safety"):
+        verdicts += taxonomy_verdicts(found.cells, seed=plan.seed)
+    write_results(out, verdicts, gates, stages=found.stages, told=cases(found.cells))
+    show.say(f"report: {write_lab(out, language='de' if lang == 'de' else 'en')}")
+    return verdicts
 
 
 def _served(model: str, policy: str) -> tuple[str, int]:
