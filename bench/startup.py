@@ -25,7 +25,7 @@ COLD_STARTS = 10
 LOOK = """
 import contextlib, io, sys
 from spiritsafe.cli import main
-from spiritsafe.recipe import load_recipe, shipped_recipes
+from spiritsafe.recipe import read_recipe, shipped_recipes
 sys.argv = ["spiritsafe", "--help"]
 with contextlib.redirect_stdout(io.StringIO()):
     try:
@@ -34,7 +34,7 @@ with contextlib.redirect_stdout(io.StringIO()):
         assert not stop.code, stop.code
 assert shipped_recipes()
 for name in shipped_recipes():
-    load_recipe(name)
+    read_recipe(name)
 print(*(name for name in sys.modules if name.split(".")[0] == "torch"))
 """
 

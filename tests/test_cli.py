@@ -116,7 +116,7 @@ def test_whatever_ends_a_verb_is_one_line_and_an_exit_code(
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("spiritsafe.recipe.load_recipe", fails)
+    monkeypatch.setattr("spiritsafe.recipe.read_recipe", fails)
     monkeypatch.setattr(sys, "argv", ["spiritsafe", "validate", "quickstart"])
     with pytest.raises(SystemExit) as end:
         main()

@@ -10,7 +10,7 @@ import pytest
 
 from bench._schema import Row
 from bench.startup import torch_modules
-from spiritsafe.recipe import load_recipe, shipped_recipes
+from spiritsafe.recipe import read_recipe, shipped_recipes
 
 ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "spiritsafe"
@@ -59,7 +59,7 @@ def test_help_and_shipped_recipes_import_no_torch() -> None:
 def test_every_shipped_recipe_is_valid() -> None:
     assert "quickstart" in shipped_recipes()
     for name in shipped_recipes():
-        assert load_recipe(name).run.name == name
+        assert read_recipe(name).run.name == name
 
 
 def public_definitions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.stmt]]:

@@ -188,3 +188,9 @@ def test_differing_keys_names_only_what_differs(small_recipe: dict[str, Any]) ->
     other["make"]["epochs"] += 1
     del other["watch"]
     assert differing_keys(small_recipe, other) == ["make.epochs", "watch"]
+
+
+def test_an_unknown_kind_of_recipe_is_refused_with_the_known_ones(small_recipe: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="kind: 'lop' is not known, did you mean 'loop'"):
+        parse_recipe(small_recipe | {"kind": "lop"})
+    assert parse_recipe(small_recipe | {"kind": "loop"}) == parse_recipe(small_recipe)

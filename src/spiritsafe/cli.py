@@ -38,14 +38,14 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe: all four rooms, from the teacher to the report; the same command continues a killed run."""
-    from spiritsafe.recipe import load_recipe
+    from spiritsafe.recipe import read_recipe
     from spiritsafe.run import opened
 
-    resolved = load_recipe(recipe, [*(overrides or []), *([f"run.seed={seed}"] if seed is not None else [])])
+    resolved = read_recipe(recipe, [*(overrides or []), *([f"run.seed={seed}"] if seed is not None else [])])
     if dry_run:
         typer.echo(resolved.model_dump_json(indent=1))
         return
-    from spiritsafe.pipeline import run_recipe
+    from spiritsafe.pipeline import run_any
     from spiritsafe.progress import Show, warn
 
     with opened(resolved, runs, resume=resume) as (open_run, warnings):
@@ -53,7 +53,7 @@ def run(
             warn(text)
         show = Show()
         show.say(f"run directory: {open_run.folder}")
-        verdicts = run_recipe(open_run, show)
+        verdicts = run_any(open_run, show)
         _print_verdicts(verdicts, as_json=as_json)
         if not as_json:
             typer.echo(f"report: {open_run.path('report.html')}")
@@ -199,10 +199,10 @@ def export(
 @app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe without running it."""
-    from spiritsafe.recipe import load_recipe
+    from spiritsafe.recipe import read_recipe
     from spiritsafe.run import recipe_digest
 
-    typer.echo(f"{recipe}: valid, digest {recipe_digest(load_recipe(recipe, overrides or []))[:10]}")
+    typer.echo(f"{recipe}: valid, digest {recipe_digest(read_recipe(recipe, overrides or []))[:10]}")
 
 
 @app.command(name="ls")

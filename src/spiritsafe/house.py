@@ -1,16 +1,17 @@
 """A run's house: its models, prompts and exchanges by name, and answers collected so that none is doubled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic
 
 from spiritsafe.accounts import names, plan
 from spiritsafe.errors import RunError
 from spiritsafe.ledger import Entry
 from spiritsafe.models import Model, Request, open_model
 from spiritsafe.prompts import Prompt
+from spiritsafe.recipe import R
 from spiritsafe.record import Exchange, Verdict, append_jsonl, digest_of, read_jsonl
 from spiritsafe.run import Run, stage_record
 from spiritsafe.stage import Stages
@@ -23,11 +24,12 @@ FOLDERS = {START: "models/pruned-start", STUDENT: "student", OWN: "models/own-st
 
 
 @dataclass
-class House:
-    """A run with its stages and the models it has opened."""
+class House(Generic[R]):
+    """A run with its stages, where its models live, and those it has opened."""
 
-    run: Run
+    run: Run[R]
     stages: Stages
+    folders: Mapping[str, str] = field(default_factory=lambda: FOLDERS)
     opened: dict[str, "LocalModel"] = field(default_factory=dict)
 
     @property
@@ -62,7 +64,7 @@ class House:
         if name == TEACHER:
             return self.teacher
         if name not in self.opened:
-            folder = str(self.run.path(FOLDERS[name]))
+            folder = str(self.run.path(self.folders[name]))
             self.opened[name] = open_directory(folder, folder, self.run.recipe.teacher.batch)
         return self.opened[name]
 
@@ -75,7 +77,7 @@ class House:
         return read_jsonl(self.run.path("prompts.jsonl"), Prompt)
 
 
-def collect(house: House, model: Model, requests: Sequence[Request], name: str, entry: Entry) -> Path:
+def collect(house: House[Any], model: Model, requests: Sequence[Request], name: str, entry: Entry) -> Path:
     """Answer the requests that `exchanges/NAME.jsonl` does not hold yet, storing each as it ends.
 
     Answers of another model, one made again since, are thrown away first.
@@ -116,7 +118,7 @@ def _key(item: Request | Exchange) -> str:
     return digest_of([item.open_turn, [m.model_dump() for m in item.messages], item.sampling.model_dump()])
 
 
-def in_order(house: House, name: str, requests: Sequence[Request]) -> list[Exchange]:
+def in_order(house: House[Any], name: str, requests: Sequence[Request]) -> list[Exchange]:
     """The stored exchanges of one kind, in the order of the requests they answer."""
     stored = {_key(e): e for e in house.exchanges(name)}
     return [stored[_key(r)] for r in requests]

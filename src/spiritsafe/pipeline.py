@@ -7,7 +7,9 @@ are student/, models/own-student/, models/control/ and models/pruned-start/.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from spiritsafe.accounts import names, plan
 from spiritsafe.distil import capture_signals, prune_start, steps, train_student
@@ -41,7 +43,15 @@ from spiritsafe.record import (
 from spiritsafe.run import Run
 from spiritsafe.stage import Done, Stages
 
+STAGES = {"loop": "spiritsafe.pipeline:run_recipe"}  # a recipe's kind -> the function that runs its stages
 POWER_SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+def run_any(run: Run[Any], show: Show) -> list[Verdict]:
+    """Run or continue a recipe of any kind; returns all its verdicts."""
+    module, _, name = STAGES[run.recipe.kind].partition(":")
+    verdicts: list[Verdict] = getattr(import_module(module), name)(run, show)
+    return verdicts
 
 
 def run_recipe(run: Run, show: Show) -> list[Verdict]:

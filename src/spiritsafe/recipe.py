@@ -1,22 +1,25 @@
 """A recipe: TOML -> a frozen pydantic model. An unknown key is an error with a did-you-mean.
 
-Defaults are the vetted setting. Importing this module imports no torch. Lengths are in tokens,
+`kind`, at the top of the file, chooses the model class and with it the stages (`pipeline.run_any`); without it
+a recipe is the whole loop, `Recipe`. Defaults are the vetted setting. Importing this module imports no torch. Lengths are in tokens,
 learning rates per step, money in US dollars.
 """
 
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import TypeVar
 
 from spiritsafe.errors import RecipeError
 from spiritsafe.record import Sampling
 
 RECIPES = resources.files("spiritsafe") / "recipes"
+KINDS = {"loop": "spiritsafe.recipe:Recipe"}  # kind -> where its model class is, imported when it is asked for
 
 
 class Section(BaseModel):
@@ -195,18 +198,25 @@ class LedgerPart(Section):
     assumed_watts: float = Field(default=15.0, ge=0)
 
 
-class Recipe(Section):
-    """The whole loop, resolved."""
+class AnyRecipe(Section):
+    """What the recipes of all kinds have."""
 
+    kind: str
     run: RunPart
     teacher: TeacherPart
+    ledger: LedgerPart = LedgerPart()
+
+
+class Recipe(AnyRecipe):
+    """The whole loop, resolved."""
+
+    kind: Literal["loop"] = "loop"
     prompts: PromptsPart
     guard: GuardPart
     watch: WatchPart = WatchPart()
     make: MakePart
     measure: MeasurePart = MeasurePart()
     prove: ProvePart = ProvePart()
-    ledger: LedgerPart = LedgerPart()
 
     @model_validator(mode="after")
     def _possible(self) -> "Recipe":
@@ -220,7 +230,20 @@ class Recipe(Section):
         return self
 
 
+R = TypeVar("R", bound=AnyRecipe, default=Recipe)
+
+
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """`read_recipe` where only the whole loop will do. Raises `RecipeError` for another kind."""
+    return _loop(read_recipe(source, overrides), str(source))
+
+
+def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """`parse_any` where only the whole loop will do. Raises `RecipeError` for another kind."""
+    return _loop(parse_any(data, where), where)
+
+
+def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
     """Read a recipe file, or a shipped one by name, and apply `key=value` overrides (TOML values).
 
     Raises `RecipeError` naming the key, with a suggestion where one is near.
@@ -232,15 +255,16 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(name, f"is not TOML: {error}") from None
     for override in overrides:
         _override(data, override)
-    return parse_recipe(data, where=name)
+    return parse_any(data, where=name)
 
 
-def parse_recipe(data: Mapping[str, Any], where: str = "recipe") -> Recipe:
-    """Validate a recipe given as a mapping. Raises `RecipeError`."""
+def parse_any(data: Mapping[str, Any], where: str = "recipe") -> AnyRecipe:
+    """Validate a recipe of any kind given as a mapping. Raises `RecipeError`."""
+    model = _model_of(data.get("kind", "loop"), where)
     try:
-        return Recipe.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(where, "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+        raise RecipeError(where, "; ".join(_explain(e, model) for e in error.errors(include_url=False))) from None
 
 
 def shipped_recipes() -> list[str]:
@@ -291,19 +315,34 @@ def _override(data: dict[str, Any], override: str) -> None:
     data[last] = value
 
 
-def _explain(error: Any) -> str:
+def _model_of(kind: Any, where: str) -> type[AnyRecipe]:
+    if not isinstance(kind, str) or kind not in KINDS:
+        near = _suggest(str(kind), KINDS)
+        raise RecipeError(where, f"kind: '{kind}' is not known{near}", f"one of {', '.join(KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    model: type[AnyRecipe] = getattr(import_module(module), name)
+    return model
+
+
+def _loop(recipe: AnyRecipe, where: str) -> Recipe:
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(where, f"is of kind '{recipe.kind}'", "this needs a recipe of the whole loop")
+    return recipe
+
+
+def _explain(error: Any, root: type[AnyRecipe]) -> str:
     loc = [part for part in error["loc"] if not (isinstance(part, str) and ("[" in part or part in ("int", "str")))]
     key = ".".join(str(part) for part in loc)
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key{_suggest(str(loc[-1]), _known(loc[:-1]))}"
+        return f"{key}: unknown key{_suggest(str(loc[-1]), _known(loc[:-1], root))}"
     if error["type"] == "missing":
         return f"{key}: is missing"
     message = error["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message
 
 
-def _known(loc: Sequence[str | int]) -> Iterable[str]:
-    model: Any = Recipe
+def _known(loc: Sequence[str | int], root: type[AnyRecipe]) -> Iterable[str]:
+    model: Any = root
     for part in loc:
         if isinstance(part, int):
             continue

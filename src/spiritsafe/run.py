@@ -18,19 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from spiritsafe.errors import RunError, writing
-from spiritsafe.recipe import Recipe, differing_keys
+from spiritsafe.recipe import AnyRecipe, R, differing_keys
 from spiritsafe.record import digest_of, file_digest, read_json, repair_jsonl, write_json
 
 
 @dataclass(frozen=True)
-class Run:
-    """An open run directory and its recipe."""
+class Run(Generic[R]):
+    """An open run directory and its recipe, the whole loop's unless another kind is named."""
 
     folder: Path
-    recipe: Recipe
+    recipe: R
     digest: str
 
     def path(self, *parts: str) -> Path:
@@ -38,18 +38,18 @@ class Run:
         return self.folder.joinpath(*parts)
 
 
-def recipe_digest(recipe: Recipe) -> str:
+def recipe_digest(recipe: AnyRecipe) -> str:
     """sha256 of the resolved recipe."""
     return digest_of(recipe.model_dump(mode="json"))
 
 
-def run_folder(recipe: Recipe, root: Path) -> Path:
+def run_folder(recipe: AnyRecipe, root: Path) -> Path:
     """`root/NAME-DIGEST`, the digest shortened to 10 digits."""
     return root / f"{recipe.run.name}-{recipe_digest(recipe)[:10]}"
 
 
 @contextmanager
-def opened(recipe: Recipe, root: Path, *, resume: Path | None = None) -> Iterator[tuple[Run, list[str]]]:
+def opened(recipe: R, root: Path, *, resume: Path | None = None) -> Iterator[tuple[Run[R], list[str]]]:
     """Create or continue a run, locked against a second process; yields it and warnings of what was repaired.
 
     Raises `RunError` where the directory belongs to another recipe (the differing keys are named),
@@ -91,7 +91,7 @@ def _forget(folder: Path, new: Sequence[Path]) -> None:
             folder.parent.rmdir()
 
 
-def stage_record(run: Run, stage: str) -> dict[str, Any] | None:
+def stage_record(run: Run[Any], stage: str) -> dict[str, Any] | None:
     """What a finished stage left, or None where it has to run (again)."""
     path = run.path("stages", f"{stage}.json")
     if not path.exists():
@@ -101,13 +101,13 @@ def stage_record(run: Run, stage: str) -> dict[str, Any] | None:
     return record if intact else None
 
 
-def outputs_of(run: Run, files: Sequence[Path]) -> dict[str, str]:
+def outputs_of(run: Run[Any], files: Sequence[Path]) -> dict[str, str]:
     """sha256 of each file (of each file below a directory), by its path inside the run."""
     flat = [f for path in files for f in (sorted(path.rglob("*")) if path.is_dir() else [path]) if f.is_file()]
     return {str(f.relative_to(run.folder)): file_digest(f) for f in flat}
 
 
-def _claim(run: Run) -> None:
+def _claim(run: Run[Any]) -> None:
     path = run.path("recipe.json")
     new = run.recipe.model_dump(mode="json")
     if path.exists():

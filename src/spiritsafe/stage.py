@@ -29,7 +29,7 @@ class Done:
 class Stages:
     """The stages of one run so far, by name: `records` are what `stages/NAME.json` hold."""
 
-    run: Run
+    run: Run[Any]
     show: Show
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
