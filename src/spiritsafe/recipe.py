@@ -1,8 +1,8 @@
 """A recipe: TOML -> a frozen pydantic model. An unknown key is an error with a did-you-mean.
 
 `kind`, at the top of the file, chooses the model class and with it the stages (`pipeline.run_any`); without it
-a recipe is the whole loop, `Recipe`. Defaults are the vetted setting. Importing this module imports no torch. Lengths are in tokens,
-learning rates per step, money in US dollars.
+a recipe is the whole loop, `Recipe`. Defaults are the vetted setting. Importing this module imports no torch.
+Lengths are in tokens, learning rates per step, money in US dollars.
 """
 
 import difflib
