@@ -145,6 +145,7 @@ def measure(
     ] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Items a task, picked by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of items and answers.")] = 0,
+    answer_tokens: Annotated[int | None, typer.Option(min=1, help="Cut answers after so many tokens.")] = None,
     guard: Annotated[
         str, typer.Option(help="Settings of the risk control: off, shadow, input, output, both, POLICY@SIDE.")
     ] = "off",
@@ -175,6 +176,7 @@ def measure(
         judge=open_judge(judge) if judge else None,
         labels=read_labels(labels) if labels else None,
         budget=Budget(max_tokens, max_usd, max_seconds),
+        answer_tokens=answer_tokens,
     )
     verdicts = _measured(models, suite, task or [], plan, gates, out, lang)
     _print_verdicts(verdicts, as_json=as_json)

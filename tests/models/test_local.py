@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from spiritsafe.errors import ModelError
 from spiritsafe.models import Model, Request, ask, open_model, user
 from spiritsafe.models.decode import Row, decode
-from spiritsafe.models.local import LocalModel, cut_at
+from spiritsafe.models.local import LocalModel, cut_at, spans
 from spiritsafe.models.scoring import score_pairs
 from spiritsafe.record import Message, Sampling
 from tests.tiny import WORDS, write_tiny
@@ -74,6 +74,15 @@ def test_more_requests_than_a_batch_are_answered_in_order(tiny_folder: Path, tin
     found = small.generate(mixed(), on_text=said)
     assert [e.token_ids for e in found] == [e.token_ids for e in tiny.generate(mixed())]
     assert pieces == [e.answer for e in found]
+
+
+def test_batches_are_bounded_in_rows_and_in_padded_tokens() -> None:
+    lengths = [1, 1, 1, 50, 1, 200, 3, 3]
+    found = list(spans(lengths, most_rows=3, most_tokens=100))
+    assert [i for span in found for i in span] == list(range(len(lengths)))
+    assert [len(span) for span in found] == [3, 2, 1, 2]
+    assert all(len(s) == 1 or len(s) * max(lengths[i] for i in s) <= 100 for s in found)
+    assert list(spans([], most_rows=3, most_tokens=100)) == []
 
 
 def test_equal_requests_give_equal_answers_and_other_seeds_others(tiny: LocalModel) -> None:

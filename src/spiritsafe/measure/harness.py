@@ -19,7 +19,7 @@ from spiritsafe.measure.store import Budget, Meter, Stored, answers, likelihoods
 from spiritsafe.measure.task import Item, Task
 from spiritsafe.models.base import Model, Request, ask, identity
 from spiritsafe.progress import Show, warn
-from spiritsafe.record import Exchange, seed_of
+from spiritsafe.record import Exchange, Sampling, seed_of
 
 EXCERPT = 200
 
@@ -66,7 +66,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to ask, and how: settings of the control, a judge of harm with human labels, items, seed, budget."""
+    """What to ask, and how: settings of the control, a judge of harm with human labels, items, seed, budget.
+
+    `answer_tokens` bounds every answer, where a task's own bound is larger.
+    """
 
     data: str = ""
     limit: int | None = None
@@ -75,6 +78,7 @@ class Plan:
     judge: ModelJudge | None = None
     labels: Labels | None = None
     budget: Budget | None = None
+    answer_tokens: int | None = None
 
 
 def measure(
@@ -96,7 +100,7 @@ def measure(
         judge = _stored_judge(plan, folder, meter)
         for task in tasks:
             items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
-            requests = ask([i.messages for i in items], task.sampling.model_copy(update={"seed": plan.seed}))
+            requests = ask([i.messages for i in items], _sampling(task, plan))
             for model in models:
                 if task.weigh is not None:
                     found.cells.append(_weighed(model, task, items, folder, meter, show))
@@ -112,6 +116,11 @@ def measure(
                             {"model": model.address, "task": task.name, "setting": setting, **seen.stages}
                         )
     return found
+
+
+def _sampling(task: Task, plan: Plan) -> Sampling:
+    most = min(task.sampling.max_tokens, plan.answer_tokens or task.sampling.max_tokens)
+    return task.sampling.model_copy(update={"seed": plan.seed, "max_tokens": most})
 
 
 def _stored_judge(plan: Plan, folder: Path, meter: Meter) -> HarmJudge | None:

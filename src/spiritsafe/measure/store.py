@@ -81,7 +81,7 @@ def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: M
     path = folder / "exchanges" / f"{model.digest[:16]}.jsonl"
     held = {_key(model, e): e for e in read_jsonl(path, Exchange)}
     wanted = {_key(model, r): r for r in requests}
-    missing = [r for key, r in wanted.items() if key not in held]
+    missing = sorted((r for key, r in wanted.items() if key not in held), key=_length)
     for _ in range(len(requests) - len(missing)):
         tick()
 
@@ -148,6 +148,11 @@ class Stored:
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
         """The inner model's log-probabilities in nats."""
         return self.inner.score(exchanges, top_k=top_k)
+
+
+def _length(request: Request) -> int:
+    """Prompts of like length go together: a batch is padded to its longest."""
+    return sum(len(m.content) for m in request.messages)
 
 
 def _key(model: Model, item: Request | Exchange) -> str:

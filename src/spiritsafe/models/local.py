@@ -6,7 +6,7 @@ Weights run in float32 unless `dtype` says otherwise; logits are always float32.
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "torch", "torch") from None
 
 CONVERTING = ".converting-"
+# Prompt tokens, padding included, that go through the model at once: about 1.5 GB of keys and values at 135 M.
+MOST_TOKENS = 32_768
 # Written where a template is asked to leave the user's turn open, then cut off there.
 OPEN_MARK = "\ue000open\ue000"
 
@@ -55,9 +57,10 @@ class LocalModel:
     ) -> list[Exchange]:
         """Answer every request, in order; see `spiritsafe.models.Model`."""
         answers: list[Exchange] = []
-        for start in range(0, len(requests), self.batch):
-            part = requests[start : start + self.batch]
-            offset = start
+        lengths = [len(self.render(request)) for request in requests]
+        for span in spans(lengths, most_rows=self.batch, most_tokens=MOST_TOKENS):
+            part = requests[span.start : span.stop]
+            offset = span.start
 
             def said(i: int, piece: str, offset: int = offset) -> None:
                 if on_text:
@@ -138,6 +141,18 @@ class LocalModel:
     def _text(self, ids: Sequence[int]) -> str:
         text: str = self.tokenizer.decode([i for i in ids if i not in self.end_ids], skip_special_tokens=True)
         return text
+
+
+def spans(lengths: Sequence[int], *, most_rows: int, most_tokens: int) -> Iterator[range]:
+    """Consecutive spans that cover all rows: each at most `most_rows`, or `most_tokens` once padded, or one row."""
+    start = widest = 0
+    for end, length in enumerate(lengths):
+        widest = max(widest, length)
+        if end > start and (end - start == most_rows or widest * (end - start + 1) > most_tokens):
+            yield range(start, end)
+            start, widest = end, length
+    if lengths:
+        yield range(start, len(lengths))
 
 
 def cut_at(text: str, stops: Sequence[str]) -> tuple[str, bool]:
