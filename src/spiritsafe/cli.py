@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spiritsafe.errors import MissingExtra, SpiritsafeError, UsageError
+from spiritsafe.errors import MissingExtra, RunError, SpiritsafeError, UsageError
 
 app = typer.Typer(
     name="spiritsafe",
@@ -137,7 +137,9 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
 
 @app.command()
 def measure(
-    models: Annotated[list[str], typer.Argument(help="Model addresses; all are compared with the first.")],
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Model addresses; all are compared with the first.")
+    ] = None,
     suite: Annotated[str, typer.Option(help="A suite of tasks: nature, safety, german, quality, mgsm or bbh.")] = "",
     task: Annotated[list[str] | None, typer.Option(help="A task (see ls tasks), repeat for more.")] = None,
     data: Annotated[
@@ -155,6 +157,13 @@ def measure(
     max_tokens: Annotated[int | None, typer.Option(help="Stop cleanly after so many tokens.")] = None,
     max_usd: Annotated[float | None, typer.Option(help="Stop cleanly after so many US dollars.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Stop cleanly after so many seconds.")] = None,
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option("--import", help="Results of lm-evaluation-harness or inspect; repeat for more."),
+    ] = None,
+    every_eval: Annotated[Path | None, typer.Option(help="Also write Every Eval Ever records to this folder.")] = None,
+    ray_actors: Annotated[int, typer.Option(min=0, help="Sample on a Ray cluster: so many actors a model.")] = 0,
+    ray_cluster: Annotated[str, typer.Option(help="Its address; default: the one that runs here, or a new one.")] = "",
     out: Annotated[Path, typer.Option("-o", "--out", help="Where answers and results are kept.")] = Path("measured"),
     lang: Annotated[str, typer.Option(help="The report's language: en or de.")] = "en",
     as_json: AsJson = False,
@@ -177,9 +186,18 @@ def measure(
         labels=read_labels(labels) if labels else None,
         budget=Budget(max_tokens, max_usd, max_seconds),
         answer_tokens=answer_tokens,
+        actors=ray_actors,
+        cluster=ray_cluster,
     )
-    verdicts = _measured(models, suite, task or [], plan, gates, out, lang)
+    tasks = _tasks(models or [], suite, task or [], bool(imports), data)
+    verdicts, stopped = _measured(models or [], tasks, imports or [], plan, gates, out, lang)
+    if every_eval:
+        from spiritsafe.measure.every_eval import write_every_eval
+
+        write_every_eval(every_eval, verdicts, {t.name: plan.sampling(t) for t in tasks})
     _print_verdicts(verdicts, as_json=as_json)
+    if stopped:
+        raise RunError("measure", f"is not whole: {stopped}")
     missed = [v.claim for g in gates for v in g.failures(verdicts)]
     if missed:
         raise GateError("gate", f"missed: {' '.join(missed)}")
@@ -254,34 +272,49 @@ def main() -> None:
         sys.exit(1)
 
 
+def _tasks(models: list[str], suite: str, names: list[str], imported: bool, data: str) -> list[Any]:
+    """The tasks to ask, each once; a suite's tasks whose data are not at hand are left out."""
+    from spiritsafe.measure.registry import available, find_task, suite_tasks
+    from spiritsafe.progress import warn
+
+    if not models and not imported:
+        raise UsageError("measure", "no model is named", "name an address, or --import FILE")
+    named = [find_task(name) for name in names]
+    tasks = [*available([find_task(name) for name in suite_tasks(suite)], data, warn), *named] if suite else named
+    if models and not tasks:
+        raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
+    return list({task.name: task for task in tasks}.values()) if models else []
+
+
 def _measured(
-    models: list[str], suite: str, names: list[str], plan: Any, gates: list[Any], out: Path, lang: str
-) -> list[Any]:
-    """Measure, and leave results and page in `out`; a suite's tasks whose data are not at hand are left out."""
-    from spiritsafe.measure.compare import table_verdicts
+    models: list[str], tasks: list[Any], imports: list[Path], plan: Any, gates: list[Any], out: Path, lang: str
+) -> tuple[list[Any], str]:
+    """Measure, and leave results and page in `out`; the verdicts, and the budget that ended it early."""
+    from spiritsafe.measure.compare import partial, table_verdicts
+    from spiritsafe.measure.foreign.read import read_foreign
     from spiritsafe.measure.harness import measure as measure_models
     from spiritsafe.measure.output import write_results
-    from spiritsafe.measure.registry import available, find_task, suite_tasks
     from spiritsafe.measure.safety.cases import cases
-    from spiritsafe.measure.safety.taxonomy import taxonomy_verdicts
+    from spiritsafe.measure.safety.taxonomy import covers, taxonomy_verdicts
     from spiritsafe.models import open_model
     from spiritsafe.progress import Show, warn
     from spiritsafe.report.lab import write_lab
 
     if lang not in ("en", "de"):
         raise UsageError(f"--lang {lang}", "is not known", "en or de")
-    named = [find_task(name) for name in names]
-    tasks = [*available([find_task(name) for name in suite_tasks(suite)], plan.data, warn), *named] if suite else named
-    if not tasks:
-        raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
-    opened, show = [open_model(address) for address in models], Show()
-    found = measure_models(opened, list({t.name: t for t in tasks}.values()), out, plan, show=show)
-    verdicts = table_verdicts(found.cells, seed=plan.seed)
-    if suite in ("nature", "safety"):
+    foreign, show = read_foreign(imports), Show()
+    for text in foreign.left_out:
+        warn(f"left out: {text}")
+    found = measure_models([open_model(address) for address in models], tasks, out, plan, show=show)
+    cells = [*found.cells, *foreign.cells]
+    verdicts = [*table_verdicts(cells, seed=plan.seed), *foreign.means]
+    if covers(found.cells):
         verdicts += taxonomy_verdicts(found.cells, seed=plan.seed)
-    write_results(out, verdicts, gates, stages=found.stages, told=cases(found.cells))
+    if found.stopped:
+        verdicts = partial(verdicts, found.stopped)
+    write_results(out, verdicts, gates, stages=found.stages, told=cases(found.cells), stopped=found.stopped)
     show.say(f"report: {write_lab(out, language='de' if lang == 'de' else 'en')}")
-    return verdicts
+    return verdicts, found.stopped
 
 
 def _served(model: str, policy: str) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Tick = Callable[[], None]
+WINDOW_S = 300.0  # the time left is told by the speed over so long: answers come in batches
 
 
 class Show:
@@ -24,7 +25,8 @@ class Show:
     def bar(self, text: str, total: int) -> Iterator[Tick]:
         """A bar over `total` ticks; calling what it yields is one tick, from any thread."""
         columns = (TextColumn("  {task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True) as progress:
+        rest = TimeRemainingColumn()
+        with Progress(*columns, rest, console=self.console, transient=True, speed_estimate_period=WINDOW_S) as progress:
             task = progress.add_task(text, total=total)
             yield lambda: progress.advance(task)
 

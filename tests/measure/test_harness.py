@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from spiritsafe.errors import UsageError
-from spiritsafe.measure.compare import saturated, table_verdicts
+from spiritsafe.measure.compare import partial, saturated, table_verdicts
 from spiritsafe.measure.harness import Cell, Plan, measure
 from spiritsafe.measure.output import parse_gate, write_results
 from spiritsafe.measure.registry import find_task, suite_tasks, task_names
-from spiritsafe.measure.store import Budget, BudgetSpent
+from spiritsafe.measure.store import Budget, BudgetSpent, Meter
 from spiritsafe.measure.tasks.numbers import number
-from spiritsafe.models import open_model
-from spiritsafe.record import Exchange, read_jsonl
+from spiritsafe.models import ask, open_model, user
+from spiritsafe.record import Exchange, Sampling, Usage, read_jsonl
 
 RUN = """
 import sys
@@ -92,12 +92,39 @@ def test_a_limit_is_part_of_the_whole(data: str, tmp_path: Path) -> None:
     assert len(lines(tmp_path / "out")) == 150
 
 
-def test_a_spent_budget_stops_cleanly_and_the_rest_follows(data: str, tmp_path: Path) -> None:
-    model, task = open_model("fake:echo"), find_task("gsm8k")
-    with pytest.raises(BudgetSpent, match="tokens"):
-        measure([model], [task], tmp_path / "out", Plan(data=data, budget=Budget(tokens=100)))
-    assert 0 < len(lines(tmp_path / "out")) < 150
-    assert len(measure([model], [task], tmp_path / "out", Plan(data=data)).cells[0].outcomes) == 150
+def test_a_spent_budget_stops_cleanly_reports_what_is_whole_and_goes_on(data: str, tmp_path: Path) -> None:
+    models, task, out = [open_model("fake:echo"), open_model("fake:fixed=7")], find_task("gsm8k"), tmp_path / "out"
+    measure(models[:1], [task], out, Plan(data=data))
+    part = measure(models, [task], out, Plan(data=data, budget=Budget(tokens=100)))
+    assert "--max-tokens" in part.stopped
+    assert [c.model for c in part.cells] == ["fake:echo"]
+    assert 150 < len(lines(out)) < 300
+    whole = measure(models, [task], out, Plan(data=data))
+    assert whole.stopped == ""
+    assert [len(c.outcomes) for c in whole.cells] == [150, 150]
+    assert len(lines(out)) == 300
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=10), Budget(usd=0.5), Budget(seconds=0.0)])
+def test_every_budget_is_a_bound(budget: Budget) -> None:
+    meter, answered = (
+        Meter(budget, started_s=time.monotonic()),
+        open_model("fake:echo").generate(ask([user("a")], Sampling())),
+    )
+    if budget.seconds is None:
+        meter.check()
+    meter.count(answered[0].model_copy(update={"cost_usd": 0.6, "usage": Usage(prompt_tokens=9, completion_tokens=2)}))
+    with pytest.raises(BudgetSpent, match="raise it; stored answers are kept"):
+        meter.check()
+
+
+def test_a_partial_report_says_so_everywhere_and_fails_its_gates(tmp_path: Path) -> None:
+    verdicts = partial(table_verdicts([cell("a", "x", 60)], seed=0), "--max-tokens: 9 of 5 spent")
+    write_results(tmp_path, verdicts, [parse_gate("accuracy>=0.1")], stopped="--max-tokens: 9 of 5 spent")
+    assert all("not whole" in v.limits[-1] for v in verdicts)
+    assert "not whole" in (tmp_path / "table.csv").read_text()
+    assert json.loads((tmp_path / "verdicts.json").read_text())["stopped"] == "--max-tokens: 9 of 5 spent"
+    assert 'failures="1"' in (tmp_path / "junit.xml").read_text()
 
 
 def cell(model: str, task: str, right: int, n: int = 100) -> Cell:

@@ -38,6 +38,12 @@ def table_verdicts(cells: Sequence[Cell], *, seed: int) -> list[Verdict]:
     return [*verdicts, *_biases(cells, seed), *_differences(cells, seed), *_means(cells, full, seed)]
 
 
+def partial(verdicts: Sequence[Verdict], stopped: str) -> list[Verdict]:
+    """The claims of a measurement that its budget ended, each saying so."""
+    note = f"the measurement is not whole: {stopped}"
+    return [v.model_copy(update={"limits": (*v.limits, note)}) for v in verdicts]
+
+
 def saturated(column: Sequence[Cell]) -> bool:
     """Whether every model reaches 95 % of what is good on this task."""
     ranked = [cell for cell in column if cell.higher_is_better is not None]
@@ -84,7 +90,8 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
         limits=tuple(text for text in (cell.note, told if full else "") if text),
         detail={
             "task": cell.task, "metric": cell.metric, "items": len(cell.outcomes), "tokens": cell.tokens,
-            "setting": cell.setting, "saturated": full,
+            "setting": cell.setting, "saturated": full, "model": cell.model,
+            "higher_is_better": cell.higher_is_better,
         },
     )  # fmt: skip
 
@@ -154,8 +161,8 @@ def _differences(cells: Sequence[Cell], seed: int) -> list[Verdict]:
         first = next(iter(plain.values()), None)
         for other in column:
             base = first if other.setting == OFF else plain.get(other.model)
-            if base is not None and base is not other:
-                pairs.append((base, other, _compared(other, base, seed)))
+            if base is not None and base is not other and (shared := _shared(base, other)):
+                pairs.append((*shared, _compared(shared[1], shared[0], seed)))
     pairs += [(base, other, _compared(other, base, seed)) for base, other in _variants(cells)]
     adjusted = holm([found.p_value for _, _, found in pairs])
     return [_difference(a, b, found, p, seed) for (a, b, found), p in zip(pairs, adjusted, strict=True)]
@@ -167,11 +174,18 @@ def _variants(cells: Sequence[Cell]) -> list[tuple[Cell, Cell]]:
     for other in (c for c in cells if c.paired_with):
         for base in cells:
             same = (base.label, base.metric, base.task) == (other.label, other.metric, other.paired_with)
-            places = {key: i for i, key in enumerate(base.keys)}
-            kept = [i for i, key in enumerate(other.keys) if key in places]
-            if same and kept:
-                found.append((_picked(base, [places[other.keys[i]] for i in kept]), _picked(other, kept)))
+            if same and (shared := _shared(base, other)):
+                found.append(shared)
     return found
+
+
+def _shared(base: Cell, other: Cell) -> tuple[Cell, Cell] | None:
+    """Both on the items that they share, in one order; None where they share none."""
+    if base.keys == other.keys:
+        return (base, other) if len(base.outcomes) == len(other.outcomes) else None
+    places = {key: i for i, key in enumerate(base.keys)}
+    kept = [i for i, key in enumerate(other.keys) if key in places]
+    return (_picked(base, [places[other.keys[i]] for i in kept]), _picked(other, kept)) if kept else None
 
 
 def _picked(cell: Cell, places: Sequence[int]) -> Cell:

@@ -14,11 +14,12 @@ from spiritsafe.evidence import JudgeCounts
 from spiritsafe.measure.judges.judge import Labels, ModelJudge, measured
 from spiritsafe.measure.refusal.judge import errors
 from spiritsafe.measure.safety.axis import OFF, controlled
-from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged
-from spiritsafe.measure.store import Budget, Meter, Stored, answers, likelihoods, locked
+from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged, split_thought
+from spiritsafe.measure.spread import spread
+from spiritsafe.measure.store import Budget, BudgetSpent, Meter, Stored, answers, likelihoods, locked
 from spiritsafe.measure.task import Item, Task
 from spiritsafe.models.base import Model, Request, ask, identity
-from spiritsafe.progress import Show, warn
+from spiritsafe.progress import Show, Tick, warn
 from spiritsafe.record import Exchange, Sampling, seed_of
 
 EXCERPT = 200
@@ -58,17 +59,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """A measurement's cells, task by task, and what each control's stages did, by model, task and setting."""
+    """A measurement's cells, task by task, and what each control's stages did, by model, task and setting.
+
+    `stopped` says which budget ended it early, "" where none did: then a model's task is there whole or not at all.
+    """
 
     cells: list[Cell]
     stages: list[dict[str, Any]]
+    stopped: str = ""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to ask, and how: settings of the control, a judge of harm with human labels, items, seed, budget.
 
-    `answer_tokens` bounds every answer, where a task's own bound is larger.
+    `answer_tokens` bounds every answer, where a task's own bound is larger. With `actors`, answers are sampled on a
+    Ray cluster, so many actors a model, all models at once.
     """
 
     data: str = ""
@@ -79,6 +85,13 @@ class Plan:
     labels: Labels | None = None
     budget: Budget | None = None
     answer_tokens: int | None = None
+    actors: int = 0
+    cluster: str = ""
+
+    def sampling(self, task: Task) -> Sampling:
+        """How a task's answers are drawn."""
+        most = min(task.sampling.max_tokens, self.answer_tokens or task.sampling.max_tokens)
+        return task.sampling.model_copy(update={"seed": self.seed, "max_tokens": most})
 
 
 def measure(
@@ -86,8 +99,9 @@ def measure(
 ) -> Measured:
     """Ask every model every task's prompts and score the answers; models in order, settings within them.
 
-    Answers are stored under `folder`; those already there are not generated again. Raises `UsageError`
-    for two models with one address, `BudgetSpent` where the budget ends it, and what models and data raise.
+    Answers are stored under `folder`; those already there are not generated again. Where the budget is spent it stops,
+    and the same plan with a larger one goes on. Raises `UsageError` for two models with one address, and what models
+    and data raise.
     """
     if len({m.address for m in models}) < len(models):
         raise UsageError("models", "the same address is named twice", "name each once")
@@ -97,30 +111,60 @@ def measure(
     with locked(folder) as mended:
         for text in mended:
             warn(text)
-        judge = _stored_judge(plan, folder, meter)
-        for task in tasks:
-            items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
-            requests = ask([i.messages for i in items], _sampling(task, plan))
-            for model in models:
-                if task.weigh is not None:
-                    found.cells.append(_weighed(model, task, items, folder, meter, show))
-                    continue
-                with show.bar(f"{task.name}, {model.address}", len(requests)) as tick:
-                    answers(folder, model, requests, meter=meter, tick=tick)
-                stored = Stored(folder, model, meter)
-                for setting in plan.settings if task.kind else (OFF,):
-                    seen = controlled(setting, stored, requests, folder, meter)
-                    found.cells.extend(scored(model.address, task, items, seen.exchanges, setting, judge))
-                    if seen.stages:
-                        found.stages.append(
-                            {"model": model.address, "task": task.name, "setting": setting, **seen.stages}
-                        )
+        asked = [_asked(task, plan) for task in tasks]
+        total = len(models) * sum(len(part.requests) + len(part.choices) for part in asked)
+        try:
+            with show.bar("answers", total) as tick:
+                _fill(found, models, asked, folder, plan, meter, tick)
+        except BudgetSpent as spent:
+            return replace(found, stopped=str(spent))
     return found
 
 
-def _sampling(task: Task, plan: Plan) -> Sampling:
-    most = min(task.sampling.max_tokens, plan.answer_tokens or task.sampling.max_tokens)
-    return task.sampling.model_copy(update={"seed": plan.seed, "max_tokens": most})
+@dataclass(frozen=True)
+class _Asked:
+    """A task's items, and its requests, or the choices to weigh: (item's place, text)."""
+
+    task: Task
+    items: list[Item]
+    requests: list[Request]
+    choices: list[tuple[int, str]]
+
+
+def _asked(task: Task, plan: Plan) -> _Asked:
+    items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
+    if task.weigh is not None:
+        return _Asked(task, items, [], [(i, text) for i, item in enumerate(items) for text in item.detail["choices"]])
+    return _Asked(task, items, ask([i.messages for i in items], plan.sampling(task)), [])
+
+
+def _fill(
+    found: Measured,
+    models: Sequence[Model],
+    asked: Sequence[_Asked],
+    folder: Path,
+    plan: Plan,
+    meter: Meter,
+    tick: Tick,
+) -> None:
+    """Ask and score, task by task; what is whole is in `found` when a budget ends it."""
+    judge = _stored_judge(plan, folder, meter)
+    if plan.actors:
+        requests = [request for part in asked for request in part.requests]
+        spread(models, requests, folder, actors=plan.actors, cluster=plan.cluster, meter=meter)
+    for part in asked:
+        for model in models:
+            if part.task.weigh is not None:
+                found.cells.append(_weighed(model, part, folder, meter, tick))
+                continue
+            answers(folder, model, part.requests, meter=meter, tick=tick)
+            stored = Stored(folder, model, meter)
+            for setting in plan.settings if part.task.kind else (OFF,):
+                seen = controlled(setting, stored, part.requests, folder, meter)
+                found.cells.extend(scored(model.address, part.task, part.items, seen.exchanges, setting, judge))
+                if seen.stages:
+                    named = {"model": model.address, "task": part.task.name, "setting": setting}
+                    found.stages.append({**named, **seen.stages})
 
 
 def _stored_judge(plan: Plan, folder: Path, meter: Meter) -> HarmJudge | None:
@@ -165,7 +209,7 @@ def scored(
     )
     if task.kind:
         return _three_outcomes(cell, task, judged(exchanges, judge if task.kind == "harmful" else None), judge)
-    pairs = [(i, e.answer) for i, e in zip(items, exchanges, strict=True)]
+    pairs = [(i, split_thought(e.answer)[1]) for i, e in zip(items, exchanges, strict=True)]
     cells = [replace(cell, outcomes=tuple(task.score(*pair) for pair in pairs))]
     for metric, score in task.also:
         told = tuple(score(*pair) for pair in pairs)
@@ -173,12 +217,12 @@ def scored(
     return cells
 
 
-def _weighed(model: Model, task: Task, items: Sequence[Item], folder: Path, meter: Meter, show: Show) -> Cell:
+def _weighed(model: Model, part: _Asked, folder: Path, meter: Meter, tick: Tick) -> Cell:
     """A task of choices: each item's score from the log-likelihoods of its choices."""
+    task, items = part.task, part.items
     assert task.weigh is not None
-    choices = [_choice(model, task, i, text) for i in items for text in i.detail["choices"]]
-    with show.bar(f"{task.name}, {model.address}", len(choices)) as tick:
-        found = likelihoods(folder, model, choices, meter=meter, tick=tick)
+    choices = [_choice(model, task, items[i], text) for i, text in part.choices]
+    found = likelihoods(folder, model, choices, meter=meter, tick=tick)
     scores, start = [], 0
     for item in items:
         num = len(item.detail["choices"])

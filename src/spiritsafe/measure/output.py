@@ -15,7 +15,10 @@ from spiritsafe.record import VERDICT_VERSION, Verdict, write_atomic, write_json
 
 FORM = re.compile(r"(?:(?P<task>[\w:-]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?P<bound>\d*\.?\d+)")
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
-COLUMNS = ("name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "claim")
+COLUMNS = (
+    "name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "least_effect", "saturated", "claim",
+    "limits",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,16 +55,19 @@ def write_results(
     *,
     stages: Sequence[dict[str, Any]] = (),
     told: Sequence[dict[str, Any]] = (),
+    stopped: str = "",
 ) -> None:
     """Write verdicts.json, table.csv, junit.xml with one test case for each gate, control.json and cases.json.
 
     control.json holds what the risk control's stages settled and took; times differ from run to run. cases.json
-    holds what is `told` of single prompts, masked.
+    holds what is `told` of single prompts, masked. `stopped` is the budget that ended the measurement: no gate is
+    judged then, and junit.xml holds the one failure that it is not whole.
     """
     held = [v.model_dump(mode="json") for v in verdicts]
-    write_json(folder / "verdicts.json", {"version": VERDICT_VERSION, "verdicts": held})
+    whole = {"version": VERDICT_VERSION, "verdicts": held}
+    write_json(folder / "verdicts.json", {**whole, "stopped": stopped} if stopped else whole)
     write_atomic(folder / "table.csv", _csv(verdicts))
-    write_atomic(folder / "junit.xml", _junit(verdicts, gates))
+    write_atomic(folder / "junit.xml", _unfinished(stopped) if stopped else _junit(verdicts, gates))
     if stages:
         write_json(folder / "control.json", {"version": 1, "stages": list(stages)})
     if told:
@@ -74,7 +80,8 @@ def _csv(verdicts: Sequence[Verdict]) -> str:
     table.writerow(COLUMNS)
     for v in verdicts:
         low, high = v.interval or ("", "")
-        table.writerow([v.name, v.subject, v.value, low, high, v.n, v.p_value, v.p_adjusted, v.claim])
+        told = v.detail.get("least_effect"), v.detail.get("saturated"), v.claim, "; ".join(v.limits)
+        table.writerow([v.name, v.subject, v.value, low, high, v.n, v.p_value, v.p_adjusted, *told])
     return text.getvalue()
 
 
@@ -86,4 +93,11 @@ def _junit(verdicts: Sequence[Verdict], gates: Sequence[Gate]) -> str:
         case = SubElement(suite, "testcase", {"classname": "gate", "name": text})
         if missed:
             SubElement(case, "failure", {"message": "; ".join(v.claim for v in missed)})
+    return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _unfinished(stopped: str) -> str:
+    suite = Element("testsuite", {"name": "spiritsafe measure", "tests": "1", "failures": "1"})
+    case = SubElement(suite, "testcase", {"classname": "budget", "name": "the measurement is whole"})
+    SubElement(case, "failure", {"message": stopped})
     return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

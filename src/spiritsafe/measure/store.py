@@ -78,8 +78,7 @@ def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: M
 
     Raises `BudgetSpent` between chunks of 64.
     """
-    path = folder / "exchanges" / f"{model.digest[:16]}.jsonl"
-    held = {_key(model, e): e for e in read_jsonl(path, Exchange)}
+    path, held = exchanges_of(folder, model)
     wanted = {_key(model, r): r for r in requests}
     missing = sorted((r for key, r in wanted.items() if key not in held), key=_length)
     for _ in range(len(requests) - len(missing)):
@@ -97,6 +96,18 @@ def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: M
     return [held[_key(model, r)] for r in requests]
 
 
+def exchanges_of(folder: Path, model: Model) -> tuple[Path, dict[str, Exchange]]:
+    """A model's file and what it holds, by content address."""
+    path = folder / "exchanges" / f"{model.digest[:16]}.jsonl"
+    return path, {_key(model, e): e for e in read_jsonl(path, Exchange)}
+
+
+def missing_of(folder: Path, model: Model, requests: Sequence[Request]) -> list[Request]:
+    """The requests that the store does not answer, equal ones once."""
+    _, held = exchanges_of(folder, model)
+    return [r for key, r in {_key(model, r): r for r in requests}.items() if key not in held]
+
+
 class Likelihood(Record):
     """The log-likelihood in nats of one answer to one prompt, by its content address."""
 
@@ -112,8 +123,11 @@ def likelihoods(folder: Path, model: Model, choices: Sequence[Exchange], *, mete
     """
     path = folder / "likelihoods" / f"{model.digest[:16]}.jsonl"
     held = {found.key: found.logprob for found in read_jsonl(path, Likelihood)}
-    wanted = {digest_of([_key(model, c), c.answer])[:32]: c for c in choices}
+    keys = [digest_of([_key(model, c), c.answer])[:32] for c in choices]
+    wanted = dict(zip(keys, choices, strict=True))
     missing = [(key, choice) for key, choice in wanted.items() if key not in held]
+    for _ in range(len(choices) - len(missing)):
+        tick()
     for start in range(0, len(missing), CHUNK):
         meter.check()
         part = missing[start : start + CHUNK]
@@ -121,9 +135,9 @@ def likelihoods(folder: Path, model: Model, choices: Sequence[Exchange], *, mete
         found = [Likelihood(key=key, logprob=sum(s.logprobs)) for (key, _), s in zip(part, scores, strict=True)]
         append_jsonl(path, found)
         held.update({f.key: f.logprob for f in found})
-    for _ in choices:
-        tick()
-    return [held[digest_of([_key(model, c), c.answer])[:32]] for c in choices]
+        for _ in part:
+            tick()
+    return [held[key] for key in keys]
 
 
 class Stored:

@@ -55,6 +55,11 @@ def place(task: str, category: str) -> str:
     return next((place for place, names in PLACES.get(task, {}).items() if category in names), "")
 
 
+def covers(cells: Sequence[Cell]) -> bool:
+    """Whether the cells hold several of the sets that fill the categories."""
+    return len({cell.task for cell in cells} & set(PLACES)) > 1
+
+
 def taxonomy_verdicts(cells: Sequence[Cell], *, seed: int) -> list[Verdict]:
     """Unsafe and rejected shares by R1 category, pooled over the sets at hand, for each model and setting."""
     verdicts = []

@@ -1,0 +1,1 @@
+"""Results of other harnesses, read into the same table."""
