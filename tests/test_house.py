@@ -21,7 +21,7 @@ FLOORS = (
     ("models",),
     ("make", "measure", "guard", "prove"),
     ("report",),
-    ("house", "distil", "pipeline"),
+    ("house", "distil", "pipeline", "laboratory"),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

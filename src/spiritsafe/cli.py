@@ -170,6 +170,7 @@ def measure(
 ) -> None:
     """Measure models on tasks, paired on the same prompts; the same command continues a killed measurement."""
     from spiritsafe.errors import GateError
+    from spiritsafe.laboratory import Asked, run_laboratory
     from spiritsafe.measure.harness import Plan
     from spiritsafe.measure.judges.judge import open_judge, read_labels
     from spiritsafe.measure.output import parse_gate
@@ -178,23 +179,12 @@ def measure(
 
     gates = [parse_gate(text) for text in gate or []]
     plan = Plan(
-        data=data,
-        limit=limit,
-        seed=seed,
-        settings=parse_settings(guard),
-        judge=open_judge(judge) if judge else None,
-        labels=read_labels(labels) if labels else None,
-        budget=Budget(max_tokens, max_usd, max_seconds),
-        answer_tokens=answer_tokens,
-        actors=ray_actors,
-        cluster=ray_cluster,
-    )
-    tasks = _tasks(models or [], suite, task or [], bool(imports), data)
-    verdicts, stopped = _measured(models or [], tasks, imports or [], plan, gates, out, lang)
-    if every_eval:
-        from spiritsafe.measure.every_eval import write_every_eval
-
-        write_every_eval(every_eval, verdicts, {t.name: plan.sampling(t) for t in tasks})
+        data=data, limit=limit, seed=seed, settings=parse_settings(guard), budget=Budget(max_tokens, max_usd, max_seconds),
+        judge=open_judge(judge) if judge else None, labels=read_labels(labels) if labels else None,
+        answer_tokens=answer_tokens, actors=ray_actors, cluster=ray_cluster,
+    )  # fmt: skip
+    asked = Asked(tuple(models or ()), suite, tuple(task or ()), tuple(imports or ()), out, lang, every_eval)
+    verdicts, stopped = run_laboratory(asked, plan, gates)
     _print_verdicts(verdicts, as_json=as_json)
     if stopped:
         raise RunError("measure", f"is not whole: {stopped}")
@@ -270,51 +260,6 @@ def main() -> None:
     except OSError as error:
         typer.echo(f"error: {error.filename or 'system'}: {error.strerror or error}", err=True)
         sys.exit(1)
-
-
-def _tasks(models: list[str], suite: str, names: list[str], imported: bool, data: str) -> list[Any]:
-    """The tasks to ask, each once; a suite's tasks whose data are not at hand are left out."""
-    from spiritsafe.measure.registry import available, find_task, suite_tasks
-    from spiritsafe.progress import warn
-
-    if not models and not imported:
-        raise UsageError("measure", "no model is named", "name an address, or --import FILE")
-    named = [find_task(name) for name in names]
-    tasks = [*available([find_task(name) for name in suite_tasks(suite)], data, warn), *named] if suite else named
-    if models and not tasks:
-        raise UsageError("measure", "no task is named", "add --suite quality or --task NAME")
-    return list({task.name: task for task in tasks}.values()) if models else []
-
-
-def _measured(
-    models: list[str], tasks: list[Any], imports: list[Path], plan: Any, gates: list[Any], out: Path, lang: str
-) -> tuple[list[Any], str]:
-    """Measure, and leave results and page in `out`; the verdicts, and the budget that ended it early."""
-    from spiritsafe.measure.compare import partial, table_verdicts
-    from spiritsafe.measure.foreign.read import read_foreign
-    from spiritsafe.measure.harness import measure as measure_models
-    from spiritsafe.measure.output import write_results
-    from spiritsafe.measure.safety.cases import cases
-    from spiritsafe.measure.safety.taxonomy import covers, taxonomy_verdicts
-    from spiritsafe.models import open_model
-    from spiritsafe.progress import Show, warn
-    from spiritsafe.report.lab import write_lab
-
-    if lang not in ("en", "de"):
-        raise UsageError(f"--lang {lang}", "is not known", "en or de")
-    foreign, show = read_foreign(imports), Show()
-    for text in foreign.left_out:
-        warn(f"left out: {text}")
-    found = measure_models([open_model(address) for address in models], tasks, out, plan, show=show)
-    cells = [*found.cells, *foreign.cells]
-    verdicts = [*table_verdicts(cells, seed=plan.seed), *foreign.means]
-    if covers(found.cells):
-        verdicts += taxonomy_verdicts(found.cells, seed=plan.seed)
-    if found.stopped:
-        verdicts = partial(verdicts, found.stopped)
-    write_results(out, verdicts, gates, stages=found.stages, told=cases(found.cells), stopped=found.stopped)
-    show.say(f"report: {write_lab(out, language='de' if lang == 'de' else 'en')}")
-    return verdicts, found.stopped
 
 
 def _served(model: str, policy: str) -> tuple[str, int]:

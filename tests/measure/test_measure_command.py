@@ -43,3 +43,42 @@ def test_it_measures_two_models_and_gates(
 def test_no_task_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "fake:echo") == 2
     assert "no task is named" in capsys.readouterr().err
+
+
+def test_a_spent_budget_leaves_a_partial_report_and_fails(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("fake:echo", "fake:fixed=7", "--task", "gsm8k", "--data", data, "-o", str(out), "--max-tokens", "30")
+    assert run(monkeypatch, *words, "--gate", "accuracy>=0.01") == 1
+    assert "is not whole: --max-tokens" in capsys.readouterr().err
+    assert "not whole" in (out / "report.html").read_text()
+    assert run(monkeypatch, *words[:-2]) == 0
+    assert "not whole" not in (out / "report.html").read_text()
+
+
+def test_other_harnesses_files_stand_in_the_same_table_as_a_model(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = {
+        "status": "success",
+        "eval": {"task": "toy", "model": "org/a"},
+        "plan": {},
+        "samples": [{"id": i, "scores": {"match": {"value": "C"}}} for i in range(9)],
+    }
+    (tmp_path / "log.json").write_text(json.dumps(log))
+    words = ("--import", str(tmp_path / "log.json"), "-o", str(tmp_path / "out"), "--json")
+    assert run(monkeypatch, *words, "--every-eval", str(tmp_path / "eee")) == 0
+    assert [v["subject"] for v in json.loads(capsys.readouterr().out)["verdicts"]] == ["org/a"]
+    assert run(monkeypatch, "fake:echo", "--task", "gsm8k", "--data", data, *words, "--every-eval", str(tmp_path)) == 0
+    found = json.loads(capsys.readouterr().out)["verdicts"]
+    assert [(v["subject"], v["name"]) for v in found] == [("fake:echo", "gsm8k: accuracy"), ("org/a", "toy: match")]
+    assert [p.parent.name for p in tmp_path.glob("data/spiritsafe/*/*/*.json")] == ["fake-echo"]
+    assert not (tmp_path / "eee").exists()
+
+
+def test_nothing_to_measure_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--suite", "nature") == 2
+    assert "no model is named" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
         detail={
             "task": cell.task, "metric": cell.metric, "items": len(cell.outcomes), "tokens": cell.tokens,
             "setting": cell.setting, "saturated": full, "model": cell.model,
-            "higher_is_better": cell.higher_is_better,
+            "higher_is_better": cell.higher_is_better, **({"imported": True} if cell.imported else {}),
         },
     )  # fmt: skip
 

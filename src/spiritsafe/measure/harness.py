@@ -32,7 +32,7 @@ class Cell:
     `clusters` is empty where items are independent. `higher_is_better` is None for what is told and not ranked.
     `judge` holds the errors of the judge that said yes or no, where they are known. `keys` name the items,
     variants by what they are variants of on the task `paired_with`. `is_share` says that outcomes are 0 or 1.
-    `excerpts` begin the prompts of a task of safety.
+    `excerpts` begin the prompts of a task of safety. `imported` cells come from another harness's file.
     """
 
     model: str
@@ -50,6 +50,7 @@ class Cell:
     paired_with: str = ""
     is_share: bool = True
     excerpts: tuple[str, ...] = ()
+    imported: bool = False
 
     @property
     def label(self) -> str:

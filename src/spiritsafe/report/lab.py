@@ -24,7 +24,7 @@ WORDS: dict[str, dict[str, str]] = {
         "value": "value", "interval": "95 % interval", "p": "p, Holm", "says": "says", "setting": "setting",
         "settled": "settled", "time": "stages p50 / p99, ms", "reviews": "reviews",
         "least": "least difference that would be found", "limits": "Limits",
-        "more": "not shown",
+        "more": "not shown", "partial": "This measurement is not whole; its budget ended it:",
     },
     "de": {
         "title": "Messung", "table": "Modelle und Aufgaben", "model": "Modell", "changes": "Was sich unterscheidet",
@@ -33,7 +33,7 @@ WORDS: dict[str, dict[str, str]] = {
         "value": "Wert", "interval": "95-%-Intervall", "p": "p, Holm", "says": "Aussage", "setting": "Einstellung",
         "settled": "entschieden", "time": "Stufen p50 / p99, ms", "reviews": "Prüfungen",
         "least": "kleinster Unterschied, der gefunden würde", "limits": "Grenzen",
-        "more": "nicht gezeigt",
+        "more": "nicht gezeigt", "partial": "Diese Messung ist nicht vollständig, das Budget war erschöpft:",
     },
 }  # fmt: skip
 
@@ -50,7 +50,8 @@ class Column:
 
 def write_lab(folder: Path, *, language: Language = "en") -> Path:
     """Write `report.html` beside a measurement's results, atomically. Raises `DataError` where they are missing."""
-    verdicts = [Verdict.model_validate(v) for v in read_json(folder / "verdicts.json")["verdicts"]]
+    held = read_json(folder / "verdicts.json")
+    verdicts = [Verdict.model_validate(v) for v in held["verdicts"]]
     cases = folder / "cases.json"
     control = folder / "control.json"
     css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
@@ -61,6 +62,7 @@ def write_lab(folder: Path, *, language: Language = "en") -> Path:
         {},
         css=Markup(css),
         language=language,
+        stopped=held.get("stopped", ""),
         words=WORDS[language],
         columns=_columns(shares),
         subjects=list(dict.fromkeys(v.subject for v in shares)),

@@ -115,4 +115,5 @@ def sample_cell(
         note=note,
         keys=tuple(values),
         is_share=set(outcomes) <= {0.0, 1.0},
+        imported=True,
     )
