@@ -179,9 +179,9 @@ def measure(
 
     gates = [parse_gate(text) for text in gate or []]
     plan = Plan(
-        data=data, limit=limit, seed=seed, settings=parse_settings(guard), budget=Budget(max_tokens, max_usd, max_seconds),
+        data=data, limit=limit, seed=seed, settings=parse_settings(guard), answer_tokens=answer_tokens,
+        budget=Budget(max_tokens, max_usd, max_seconds), actors=ray_actors, cluster=ray_cluster,
         judge=open_judge(judge) if judge else None, labels=read_labels(labels) if labels else None,
-        answer_tokens=answer_tokens, actors=ray_actors, cluster=ray_cluster,
     )  # fmt: skip
     asked = Asked(tuple(models or ()), suite, tuple(task or ()), tuple(imports or ()), out, lang, every_eval)
     verdicts, stopped = run_laboratory(asked, plan, gates)
