@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spiritsafe.make.prune import prune
-from spiritsafe.measure.fidelity import Fidelity, change_verdict, fidelity, fidelity_verdicts, reference
+from spiritsafe.measure.fidelity import Fidelity, calibration, change_verdict, fidelity, fidelity_verdicts, reference
 from spiritsafe.models import ask, open_model, user
 from spiritsafe.models.local import LocalModel
 from spiritsafe.record import Exchange, Sampling
@@ -43,8 +43,9 @@ def itself(teacher: LocalModel, answers: list[Exchange]) -> Fidelity:
 
 
 def test_a_model_is_its_own_perfect_copy(itself: Fidelity) -> None:
-    kl, agreement, _ = fidelity_verdicts("teacher", itself, seed=0, resamples=200)
+    kl, agreement, _, acceptance, _ = fidelity_verdicts("teacher", itself, seed=0, resamples=200)
     assert (kl.value, kl.interval) == (0.0, (0.0, 0.0))
+    assert acceptance.value == pytest.approx(1.0, abs=1e-5)
     assert (agreement.value, agreement.interval) == (1.0, (1.0, 1.0))
 
 
@@ -56,8 +57,9 @@ def test_bits_are_the_answers_own_log_probabilities(itself: Fidelity, answers: l
 
 def test_a_pruned_model_diverges_everywhere_and_agrees_less(pruned: Fidelity) -> None:
     assert min(pruned.kl) > 0
-    kl, agreement, bits = fidelity_verdicts("pruned", pruned, seed=0, resamples=200)
-    for verdict in (kl, agreement, bits):
+    kl, agreement, bits, acceptance, calibrated = fidelity_verdicts("pruned", pruned, seed=0, resamples=200)
+    assert acceptance.value < 0.99
+    for verdict in (kl, agreement, bits, acceptance, calibrated):
         assert verdict.interval is not None
         assert verdict.interval[0] < verdict.value < verdict.interval[1]
         assert verdict.n == 16
@@ -86,3 +88,30 @@ def test_text_without_token_ids_is_compared_too(teacher: LocalModel, answers: li
     found = fidelity(reference(teacher, texts), teacher, texts)
     assert min(found.tokens) > 0
     assert max(found.kl) == 0
+
+
+def test_acceptance_is_one_less_the_total_variation(
+    teacher: LocalModel, answers: list[Exchange], pruned: Fidelity
+) -> None:
+    model = LocalModel("pruned", "0", prune(teacher.model, (0, 2, 3)), teacher.tokenizer)
+    theirs, ours = (reference(m, answers[:1])[0].exp() for m in (teacher, model))
+    distance = float((theirs - ours).abs().sum()) / 2
+    assert pruned.accepted[0] == pytest.approx(pruned.tokens[0] - distance, abs=1e-4)
+
+
+def test_the_calibration_error_is_that_of_its_definition() -> None:
+    """Two bins: 4 tokens at 0.95 of which 2 are right, 6 at 0.15 of which 0 are."""
+    gaps = [0.0] * 10
+    gaps[9], gaps[1] = 2 - 4 * 0.95, 0 - 6 * 0.15
+    found = Fidelity((0.0,) * 2, (0.0,) * 2, (0.0,) * 2, (0.0,) * 2, (10, 10), (1, 1), (tuple(gaps), tuple(gaps)))
+    assert calibration(found) == pytest.approx([(1.8 + 0.9) / 10] * 2)
+
+
+def test_one_that_is_as_sure_as_it_is_right_is_calibrated(teacher: LocalModel) -> None:
+    """The teacher's own draws at temperature 1: its confidence is right by definition, but for chance."""
+    asked = [user(" ".join(WORDS[i : i + 2])) for i in range(18)]
+    own = teacher.generate(ask(asked, Sampling(seed=5, max_tokens=24), n=6))
+    hasty = [e.model_copy(update={"token_ids": tuple(reversed(e.token_ids or ()))}) for e in own]
+    good, bad = (calibration(fidelity(reference(teacher, given), teacher, given)) for given in (own, hasty))
+    assert sum(good) / len(good) < 0.05
+    assert sum(bad) / len(bad) > 2 * sum(good) / len(good)

@@ -12,6 +12,7 @@ from spiritsafe.evidence.classic import (
     uniformity_p,
     wilson,
 )
+from spiritsafe.evidence.equivalence import equivalent_sums, jackknife_error, jackknife_values
 from spiritsafe.evidence.judged import JudgeCounts, corrected_share
 from spiritsafe.evidence.paired import (
     Comparison,
@@ -39,7 +40,10 @@ __all__ = [
     "conformal_p",
     "corrected_share",
     "equivalence_p",
+    "equivalent_sums",
     "holm",
+    "jackknife_error",
+    "jackknife_values",
     "least_effect",
     "mcnemar",
     "uniformity_p",

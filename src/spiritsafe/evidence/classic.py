@@ -68,11 +68,11 @@ def clustered_mean(
     with heavy tails (lognormal, sigma 1) it covers 91 % instead of 95 %. `bounds` are those of the quantity.
     """
     s, w = np.asarray(sums, float), np.asarray(weights, float)
-    value, error = _ratio(s, w)
+    value, error = ratio(s, w)
     if len(s) < 2 or error == 0:
         return Estimate(value, value, value, len(s))
     pick = np.random.Generator(np.random.Philox(seed)).integers(0, len(s), (resamples, len(s)))
-    drawn, errors = _ratios(s[pick], w[pick])
+    drawn, errors = ratios(s[pick], w[pick])
     t = np.divide(drawn - value, errors, out=np.zeros_like(drawn), where=errors > 0)
     low_t, high_t = np.quantile(t, [(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = value - high_t * error, value - low_t * error
@@ -141,13 +141,14 @@ def _z(confidence: float) -> float:
     return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
-def _ratio(s: Array, w: Array) -> tuple[float, float]:
-    values, errors = _ratios(s[None], w[None])
+def ratio(s: Array, w: Array) -> tuple[float, float]:
+    """sum(s) / sum(w) over n clusters, and its standard error by the delta method."""
+    values, errors = ratios(s[None], w[None])
     return float(values[0]), float(errors[0])
 
 
-def _ratios(s: Array, w: Array) -> tuple[Array, Array]:
-    """Ratio and its standard error (delta method) for each row of (R, n)."""
+def ratios(s: Array, w: Array) -> tuple[Array, Array]:
+    """`ratio` of each row of (R, n)."""
     n = s.shape[1]
     total = w.sum(1)
     value = s.sum(1) / total

@@ -1,17 +1,22 @@
-"""How close a model is to its teacher on held-out answers: KL, top-1 agreement, bits per byte.
+"""How close a model is to its teacher on held-out answers: KL, agreement, acceptance, bits per byte, calibration.
 
 Full vocabularies are compared, token by token, on the teacher's own answers. Both models must share one
-tokenizer; across tokenizers only bits per byte compare (not covered here).
+tokenizer; across tokenizers only bits per byte compare (not covered here). Acceptance is the chance that
+speculative decoding keeps a token that the model proposes to the teacher: sum of min(p, q), 1 less the total
+variation (arXiv 2211.17192). Calibration error: how far the probability of a model's likeliest token is from how
+often the teacher says that token, in ten bins (ECE, arXiv 1706.04599).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf, log
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from spiritsafe.evidence import Estimate, clustered_mean
+from spiritsafe.evidence import Estimate, clustered_mean, jackknife_values
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import Pair, answer_logprobs
 from spiritsafe.record import Exchange, Verdict
@@ -22,18 +27,27 @@ CLAIMS = {
     "kl to teacher": "differs from the teacher by {:.3f} nats a token",
     "top-1 agreement": "agrees with the teacher on {:.1%} of tokens",
     "bits per byte": "needs {:.2f} bits a byte",
+    "acceptance": "proposes tokens of which the teacher would keep {:.1%}",
+    "calibration error": "is off by {:.1%} in how sure it is of the next token",
 }
+BINS = 10
+BINNED = "in ten bins of equal width; on few tokens it is overstated; jackknife over prompts"
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Sums over the tokens of each prompt's answer: KL in nats, agreeing tokens, bits, tokens, bytes."""
+    """Sums over the tokens of each prompt's answer: KL in nats, agreeing tokens, bits, accepted tokens, tokens, bytes.
+
+    `bins` (P, 10): in each bin of confidence, correct tokens less their summed confidence.
+    """
 
     kl: tuple[float, ...]
     agree: tuple[float, ...]
     bits: tuple[float, ...]
+    accepted: tuple[float, ...]
     tokens: tuple[int, ...]
     num_bytes: tuple[int, ...]
+    bins: tuple[tuple[float, ...], ...]
 
 
 def reference(teacher: LocalModel, exchanges: Sequence[Exchange]) -> list[Tensor]:
@@ -56,26 +70,41 @@ def compare(
     kl: list[float] = []
     agree: list[float] = []
     bits: list[float] = []
+    accepted: list[float] = []
+    bins: list[tuple[float, ...]] = []
     for p_TV, q_TV, (_, answer) in zip(theirs, ours, pairs, strict=True):
         kl.append(_kl(p_TV, q_TV))
         agree.append(float((p_TV.argmax(-1) == q_TV.argmax(-1)).sum()))
         bits.append(-float(q_TV.gather(-1, torch.tensor(answer)[:, None]).sum()) / log(2))
+        accepted.append(float(torch.minimum(p_TV, q_TV).exp().sum()))
+        bins.append(_binned(q_TV, torch.tensor(answer)))
     tokens = tuple(len(answer) for _, answer in pairs)
-    return Fidelity(tuple(kl), tuple(agree), tuple(bits), tokens, tuple(len(e.answer.encode()) for e in exchanges))
+    num_bytes = tuple(len(e.answer.encode()) for e in exchanges)
+    return Fidelity(tuple(kl), tuple(agree), tuple(bits), tuple(accepted), tokens, num_bytes, tuple(bins))
+
+
+def calibration(found: Fidelity) -> list[float]:
+    """The expected calibration error, as jackknife values of the prompts: their mean is the error."""
+    bins, tokens = np.asarray(found.bins), np.asarray(found.tokens, float)
+    without = [_ece(bins.sum(0) - bins[i], tokens.sum() - tokens[i]) for i in range(len(tokens))]
+    return jackknife_values(_ece(bins.sum(0), tokens.sum()), without)
 
 
 def fidelity_verdicts(subject: str, found: Fidelity, *, seed: int, resamples: int) -> list[Verdict]:
-    """KL, agreement and bits per byte of one model, each with its interval."""
+    """KL, agreement, bits per byte, acceptance and calibration error of one model, each with its interval."""
     parts = {
         "kl to teacher": ("nats/token", found.kl, found.tokens, inf),
         "top-1 agreement": ("share of tokens", found.agree, found.tokens, 1.0),
         "bits per byte": ("bits/byte", found.bits, found.num_bytes, inf),
+        "acceptance": ("share of tokens", found.accepted, found.tokens, 1.0),
+        "calibration error": ("share of tokens", calibration(found), [1] * len(found.tokens), 1.0),
     }
     verdicts = []
     for name, (unit, sums, weights, most) in parts.items():
         estimate = clustered_mean(sums, weights, seed=seed, resamples=resamples, bounds=(0.0, most))
         claim = f"On held-out answers the {subject} {CLAIMS[name].format(estimate.value)}."
         verdicts.append(_verdict(name, subject, claim, unit, estimate, seed))
+    verdicts[-1] = verdicts[-1].model_copy(update={"method": f"teacher's answers to held-out prompts, {BINNED}"})
     return verdicts
 
 
@@ -109,6 +138,18 @@ def _verdict(name: str, subject: str, claim: str, unit: str, estimate: Estimate,
             "where a few prompts dominate (heavy tails), the interval covers about 91 % instead of 95 %",
         ),
     )
+
+
+def _binned(q_TV: Tensor, answer_T: Tensor) -> tuple[float, ...]:
+    sure_T, said_T = q_TV.max(-1)
+    place_T = (sure_T.exp() * BINS).long().clamp(max=BINS - 1)
+    gap_T = (said_T == answer_T).double() - sure_T.exp().double()
+    found: list[float] = torch.zeros(BINS, dtype=torch.float64).index_add_(0, place_T, gap_T).tolist()
+    return tuple(found)
+
+
+def _ece(gaps: NDArray[np.float64], tokens: float) -> float:
+    return float(np.abs(gaps).sum() / tokens) if tokens else 0.0
 
 
 def _kl(p_TV: Tensor, q_TV: Tensor) -> float:
