@@ -70,13 +70,13 @@ def test_the_verdicts_are_those_of_a_run_that_nobody_stopped(
 
 
 def test_a_capture_killed_within_a_record_continues_to_the_same_bytes(workspace: Workspace, finished: Path) -> None:
-    folder = workspace.copy("runs", "torn")
+    folder = workspace.copy("runs", "torn-signals")
     shard = folder / "signals" / "served" / "00000.signals"
     for stage in ("signals", "own-student", "fidelity", "prove"):
         (folder / "stages" / f"{stage}.json").unlink()
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    workspace.run("torn")
+    workspace.run("torn-signals")
     assert shard.read_bytes() == whole
     assert_same(verdicts(folder), verdicts(finished))
 

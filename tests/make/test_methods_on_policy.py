@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spiritsafe.errors import DataError, ModelError, RecipeError
-from spiritsafe.make.head import head_loss
+from spiritsafe.make.head import head_loss, tiles
 from spiritsafe.make.loop.trunk import head_of, hidden_states
 from spiritsafe.make.methods.judged import Judged, advantages, pairwise, rating, read_choice, read_rating
 from spiritsafe.make.methods.on_policy import Gkd, Ids, PolicyGradient
@@ -148,8 +148,9 @@ def test_advantages_of_tokens_are_clipped_differences() -> None:
     assert all(s.weights == (-2.0, -10.0) for s in samples)
 
 
-def test_the_policy_gradient_is_the_gradient_of_reverse_kl_in_expectation() -> None:
-    """Summed over all tokens with the student's probabilities, not sampled."""
+def test_the_policy_gradient_is_the_gradient_of_reverse_kl_in_expectation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Summed over all tokens with the student's probabilities, not sampled; with products all in float32."""
+    monkeypatch.setattr(tiles, "SHARE_IN_BF16", 0.0)
     g = torch.Generator().manual_seed(0)
     hidden_1D, theirs_1D = torch.randn(1, 8, generator=g), torch.randn(1, 8, generator=g)
     head_VD, teacher_VD = (torch.randn(30, 8, generator=g).requires_grad_() for _ in range(2))

@@ -1,12 +1,14 @@
 // The products of a head: logits of a tile of tokens, and the gradients from the gradient of those.
 //
 // A tile lies as [V x M] (M tokens side by side). V is cut into blocks of VB rows, shared out over threads;
-// products are torch's own brgemm (AMX, AVX-512 or AVX2 by what the processor has), accumulated in float32.
+// products are torch's own brgemm (AMX, AVX-512 or AVX2 by what the processor has), accumulated in float32. A
+// processor without bf16 products has none there: inputs of bf16 are widened, block by block.
 #include <omp.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 namespace c10 {
@@ -25,6 +27,11 @@ constexpr int VB = 128;  // vocabulary rows of a block
 typedef float vf __attribute__((vector_size(4 * L), aligned(4)));
 typedef int32_t vi __attribute__((vector_size(4 * L), aligned(4)));
 typedef uint16_t bf16;
+#if defined(__AVX512BF16__) || defined(__AMX_BF16__)
+constexpr bool HALF = true;  // products in bf16
+#else
+constexpr bool HALF = false;
+#endif
 
 inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
 inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
@@ -56,6 +63,16 @@ inline void multiply(int64_t m, int64_t n, int64_t k, int64_t la, int64_t lb, in
 inline void turned(const float* x, int64_t m, int64_t d, float* to) {
   for (int64_t c = 0; c < d; c++)
     for (int64_t i = 0; i < m; i++) to[c * m + i] = x[i * d + c];
+}
+inline float widen(bf16 x) {
+  const uint32_t bits = uint32_t(x) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline void turned(const bf16* x, int64_t m, int64_t d, float* to) {
+  for (int64_t c = 0; c < d; c++)
+    for (int64_t i = 0; i < m; i++) to[c * m + i] = widen(x[i * d + c]);
 }
 inline void turned(const bf16* x, int64_t m, int64_t d, bf16* to) {
   for (int64_t c = 0; c < d; c += 2)
@@ -106,15 +123,26 @@ inline void turn(const float* x, int64_t m, bf16* to) {
     }
 }
 
-template <class T>
-void project(const T* hidden, const T* head, int64_t m, int64_t d, int64_t v, float* tile) {
+// Rows of a block as first factor: where they lie, or widened.
+inline const float* rows_of(const float* x, int64_t, int64_t, float*) { return x; }
+inline const bf16* rows_of(const bf16* x, int64_t, int64_t, bf16*) { return x; }
+inline const float* rows_of(const bf16* x, int64_t n, int64_t d, float* wide) {
+  std::transform(x, x + n * d, wide, widen);
+  return wide;
+}
+
+template <class T, class S>
+void project(const S* hidden, const S* head, int64_t m, int64_t d, int64_t v, float* tile) {
   std::vector<T> factor(m * d);
   turned(hidden, m, d, factor.data());
 #pragma omp parallel
   {
+    std::vector<T> wide(sizeof(T) == sizeof(S) ? 0 : VB * d);
 #pragma omp for schedule(static)
-    for (int64_t at = 0; at < v; at += VB)
-      multiply(std::min<int64_t>(VB, v - at), m, d, d, m, m, false, head + at * d, factor.data(), tile + at * m);
+    for (int64_t at = 0; at < v; at += VB) {
+      const int64_t n = std::min<int64_t>(VB, v - at);
+      multiply(n, m, d, d, m, m, false, rows_of(head + at * d, n, d, wide.data()), factor.data(), tile + at * m);
+    }
     at::native::cpublas::brgemm_release(true);
   }
 }
@@ -123,6 +151,12 @@ void project(const T* hidden, const T* head, int64_t m, int64_t d, int64_t v, fl
 // null: the first n, an even number or beside a row that counts nothing.
 inline void gather(const float* x, const int32_t* rows, int64_t n, int64_t d, float* to) {
   for (int64_t r = 0; r < n; r++) std::copy_n(x + (rows ? rows[r] : r) * d, d, to + r * d);
+}
+inline void gather(const bf16* x, const int32_t* rows, int64_t n, int64_t d, float* to) {
+  for (int64_t r = 0; r < n; r++) {
+    const bf16* row = x + (rows ? rows[r] : r) * d;
+    std::transform(row, row + d, to + r * d, widen);
+  }
 }
 inline vi couple(const float* a, const float* b) { return couple(load(a), load(b)); }
 inline vi couple(const bf16* a, const bf16* b) {
@@ -145,7 +179,7 @@ void gather(const S* x, const int32_t* rows, int64_t n, int64_t d, bf16* to) {
 }
 
 // Rows of a tile by what they carry of the squared norm of its gradient: the largest need products in
-// float32, the rest, `half` of the norm at most, in bf16 (an input of bf16 has all there).
+// float32, the rest, `share` of the norm at most, in bf16 (an input of bf16 has all there). Rows of zeros need none.
 struct Rows {
   std::vector<int32_t> whole, half;
   Rows(const float* squares, int64_t num, float share) {
@@ -159,7 +193,8 @@ struct Rows {
     for (int64_t v = 0; v < num; v++) sums[bin(squares[v])] += squares[v], total += squares[v];
     uint32_t cut = 0;
     while (cut < sums.size() && below + sums[cut] <= total * share * share) below += sums[cut++];
-    for (int64_t v = 0; v < num; v++) (share >= 1 || bin(squares[v]) < cut ? half : whole).push_back(v);
+    for (int64_t v = 0; v < num; v++)
+      if (squares[v] != 0) (HALF && (share >= 1 || bin(squares[v]) < cut) ? half : whole).push_back(v);
   }
 };
 
@@ -200,8 +235,8 @@ template <class S>
 void gradients(const float* g, const Rows& rows, const S* hidden, const S* head, int64_t m, int64_t d, float* dhead,
                float* dhidden) {
   std::vector<std::vector<float>> each(omp_get_max_threads(), std::vector<float>(m * d, 0.0f));
-  products<bf16>(g, rows.half, hidden, head, m, d, dhead, each);
-  if constexpr (sizeof(S) == 4) products<float>(g, rows.whole, hidden, head, m, d, dhead, each);
+  if (!rows.half.empty()) products<bf16>(g, rows.half, hidden, head, m, d, dhead, each);
+  if (!rows.whole.empty()) products<float>(g, rows.whole, hidden, head, m, d, dhead, each);
   std::fill(dhidden, dhidden + m * d, 0.0f);
   for (const auto& own : each)  // in the threads' order: equal runs give equal bits
     for (size_t i = 0; i < own.size(); i++) dhidden[i] += own[i];
@@ -210,10 +245,11 @@ void gradients(const float* g, const Rows& rows, const S* hidden, const S* head,
 
 extern "C" {
 void head_project(int half, const void* hidden, const void* head, int64_t m, int64_t d, int64_t v, float* tile) {
+  using T = std::conditional_t<HALF, bf16, float>;
   if (half)
-    project((const bf16*)hidden, (const bf16*)head, m, d, v, tile);
+    project<T>((const bf16*)hidden, (const bf16*)head, m, d, v, tile);
   else
-    project((const float*)hidden, (const float*)head, m, d, v, tile);
+    project<float>((const float*)hidden, (const float*)head, m, d, v, tile);
 }
 
 void head_gradients(int half, const void* hidden, const void* head, int64_t m, int64_t d, int64_t v, const float* g,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spiritsafe.make.objective import Objective
-from spiritsafe.native import native, processor_flags
+from spiritsafe.native import native
 
 KINDS = ("forward-kl", "reverse-kl", "jsd", "skew-kl", "tv")
 LANES = 16
@@ -189,7 +189,7 @@ class Native:
         self._gradients(part, tile_VM, squares_V)
 
     def _gradients(self, part: Part, slopes_VM: Tensor, squares_V: Tensor) -> None:
-        """Both gradients; the rows whose squares add up to little are multiplied in bfloat16."""
+        """Both gradients; the rows whose squares add up to little are multiplied in bfloat16, where the processor can."""
         self._products.head_gradients(
             *_shape(part.hidden_MD, part.head_VD),
             *map(_at, (slopes_VM, squares_V)),
@@ -242,9 +242,7 @@ def _divergence(logq_VM: Tensor, logp_VM: Tensor, objective: Objective) -> tuple
 
 
 def _share_in_bf16(part: Part) -> float:
-    if part.head_VD.dtype == torch.bfloat16:
-        return 1.0
-    return SHARE_IN_BF16 if processor_flags() & {"avx512_bf16", "amx_bf16"} else 0.0
+    return 1.0 if part.head_VD.dtype == torch.bfloat16 else SHARE_IN_BF16
 
 
 def _shape(hidden_MD: Tensor, head_VD: Tensor) -> tuple[object, ...]:

@@ -157,7 +157,9 @@ class Layer:
         half = [states_TD.new_empty(size, n, dtype=self.dtype) for n in (self.width, self.all, 2 * self.inner)]
         return [half[0], wide[0] if self.normed else None, half[1], wide[1], wide[2], half[2]]
 
-    def backward(self, slopes_TD: Tensor, once: Once, tables: Sequence[Tensor], kept: list[Tensor | None]) -> Tensor:
+    def backward(
+        self, slopes_TD: Tensor, once: Once, tables: Sequence[Tensor], kept: Sequence[Tensor | None]
+    ) -> Tensor:
         """The states' gradient; the weights' is added to their own."""
         for w in self.weights:
             if w is not None and w.requires_grad and w.grad is None:
@@ -181,14 +183,14 @@ class _Step(torch.autograd.Function):
     def forward(
         ctx: Any, states_TD: Tensor, layer: Layer, once: Once, tables: Sequence[Tensor], weight: Tensor
     ) -> Tensor:
-        out_TD, ctx.kept = layer.forward(states_TD, once, tables)
+        out_TD, kept = layer.forward(states_TD, once, tables)
         ctx.layer, ctx.row = layer, (once, tables)
+        ctx.save_for_backward(*kept)
         return out_TD
 
     @staticmethod
     def backward(ctx: Any, slopes_TD: Tensor) -> tuple[Tensor | None, None, None, None, None]:
-        kept, ctx.kept = ctx.kept, None
-        found = ctx.layer.backward(slopes_TD, *ctx.row, kept)
+        found = ctx.layer.backward(slopes_TD, *ctx.row, ctx.saved_tensors)
         return found if ctx.needs_input_grad[0] else None, None, None, None, None
 
 

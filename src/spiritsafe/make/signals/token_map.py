@@ -24,6 +24,11 @@ class Named:
     bytes_: bytes | None = None
     id_: int | None = None
 
+    @property
+    def certain(self) -> bool:
+        """Whether no other token has this name."""
+        return self.id_ is not None or self.bytes_ is not None or UNKNOWN not in self.text
+
 
 class TokenMap:
     """Maps to the ids of one tokenizer, of which there are `vocab`."""
@@ -36,7 +41,7 @@ class TokenMap:
         if named.id_ is not None:
             return named.id_ if self._agrees(named) else None
         raw = named.bytes_
-        if raw is None and UNKNOWN not in named.text:
+        if raw is None and named.certain:
             raw = named.text.encode()
         return self._by_bytes.get(raw) if raw else None
 

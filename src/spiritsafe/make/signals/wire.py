@@ -128,15 +128,20 @@ def checked_mass(position: Position, number: int, where: str) -> float:
 
 
 def _position(token: Named, logprob: Any, tops: Iterable[tuple[Named, Any]]) -> Position:
-    """The candidates, each once; the token itself is one of them, even where it is not among the likeliest."""
-    found: dict[Named, float] = {}
+    """The candidates, each once; the token itself is one of them, even where it is not among the likeliest.
+
+    Halves of characters are all told as U+FFFD where a server tells texts only: those of other numbers are others.
+    """
+    found: dict[tuple[Named, float], tuple[Named, float]] = {}
     for candidate, value in [(token, logprob), *tops]:
         number = _number(value)
-        if abs(found.get(candidate, number) - number) > ROUNDING:
+        key = (candidate, 0.0 if candidate.certain else number)
+        _, known = found.setdefault(key, (candidate, number))
+        if abs(known - number) > ROUNDING:
             raise ValueError(f"{_shown(candidate)} has two log-probabilities")
-        if candidate not in found or math.isnan(number):
-            found[candidate] = number
-    return Position(token, list(found.items()))
+        if math.isnan(number):
+            found[key] = (candidate, number)
+    return Position(token, list(found.values()))
 
 
 def _tops(told: Any) -> list[tuple[Named, Any]]:
