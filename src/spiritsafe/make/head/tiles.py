@@ -189,7 +189,7 @@ class Native:
         self._gradients(part, tile_VM, squares_V)
 
     def _gradients(self, part: Part, slopes_VM: Tensor, squares_V: Tensor) -> None:
-        """Both gradients; the rows whose squares add up to little are multiplied in bfloat16, where the processor can."""
+        """Both gradients; rows whose squares add up to little are multiplied in bfloat16, where the processor can."""
         self._products.head_gradients(
             *_shape(part.hidden_MD, part.head_VD),
             *map(_at, (slopes_VM, squares_V)),
