@@ -27,6 +27,12 @@ from spiritsafe.measure.safety.axis import OFF
 from spiritsafe.record import Verdict
 
 SATURATED = 0.95
+SPOKEN = {
+    "unsafe": "share of unsafe answers",
+    "unsafe_with_reasoning": "share of answers that are unsafe, their reasoning counted",
+    "rejected": "share of rejected prompts",
+    "over_refusal": "share of harmless prompts refused",
+}
 SAMPLE = ("prompts are a sample of their set",)
 
 
@@ -215,7 +221,8 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
     word = "higher" if found.difference > 0 else "lower"
     on = first.task if first.task != other.task else ""
     than = first.label if not on else f"on {on}"
-    claim = f"{other.label} has a {word} {other.metric} on {other.task} than {than}."
+    what = SPOKEN.get(other.metric, other.metric.replace("_", " "))
+    claim = f"{other.label} has a {word} {what} on {other.task} than {than}."
     least = f"differences of at least {found.least_effect:.3f} would be found with 80 % power"
     test = "signs of clusters drawn at random" if other.clusters else "exact McNemar"
     interval = "Bonett-Price interval"
@@ -225,7 +232,7 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
         room="measure",
         name=f"{other.task}: difference in {other.metric}",
         subject=f"{other.label} vs {first.label}" if not on else f"{other.label}, {other.task} vs {on}",
-        claim=claim if clear else f"No difference in {other.metric} on {other.task} could be shown; {least}.",
+        claim=claim if clear else f"No difference in {what} on {other.task} could be shown; {least}.",
         value=found.difference,
         unit="share",
         interval=(found.low, found.high),
@@ -239,6 +246,7 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
         rejected=clear,
         detail={
             "task": other.task, "metric": other.metric, "least_effect": found.least_effect,
+            "model": other.label, "base": first.label, "base_task": first.task,
             "only_here": found.only_first, "only_there": found.only_second,
         },
     )  # fmt: skip

@@ -3,68 +3,69 @@
 Reads verdicts.json, cases.json and control.json of a measured folder, never a model. English or German.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from markupsafe import Markup
 
 from spiritsafe.record import Verdict, read_json, write_atomic
+from spiritsafe.report.lab_words import (
+    WORDS,
+    Language,
+    change_text,
+    figures,
+    is_german,
+    limit_text,
+    metric_word,
+    name_text,
+    outcome_word,
+    settled_word,
+)
 from spiritsafe.report.render import render
-from spiritsafe.report.text import figure_text, interval_text, visible
+from spiritsafe.report.text import figure_text, interval_text, p_text, visible
 
-Language = Literal["en", "de"]
 SHOWN_CASES = 200
-WORDS: dict[str, dict[str, str]] = {
-    "en": {
-        "title": "Measured", "table": "Models and tasks", "model": "model", "changes": "What differs",
-        "stages": "What the risk control did", "cases": "Single prompts, masked", "saturated": "tells nothing apart",
-        "note": "95 % intervals. A column in which every model reaches 95 % tells nothing apart and is in no mean.",
-        "value": "value", "interval": "95 % interval", "p": "p, Holm", "says": "says", "setting": "setting",
-        "settled": "settled", "time": "stages p50 / p99, ms", "reviews": "reviews",
-        "least": "least difference that would be found", "limits": "Limits",
-        "more": "not shown", "partial": "This measurement is not whole; its budget ended it:",
-    },
-    "de": {
-        "title": "Messung", "table": "Modelle und Aufgaben", "model": "Modell", "changes": "Was sich unterscheidet",
-        "stages": "Was die Risikokontrolle tat", "cases": "Einzelne Eingaben, verdeckt", "saturated": "trennt nichts",
-        "note": "95-%-Intervalle. Eine Spalte, in der jedes Modell 95 % erreicht, trennt nichts und zählt nicht mit.",
-        "value": "Wert", "interval": "95-%-Intervall", "p": "p, Holm", "says": "Aussage", "setting": "Einstellung",
-        "settled": "entschieden", "time": "Stufen p50 / p99, ms", "reviews": "Prüfungen",
-        "least": "kleinster Unterschied, der gefunden würde", "limits": "Grenzen",
-        "more": "nicht gezeigt", "partial": "Diese Messung ist nicht vollständig, das Budget war erschöpft:",
-    },
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Column:
+class Cell:
+    """A share as text, and how dark it is shown: 0 (good or not ranked) to 4."""
+
+    figure: str
+    interval: str
+    heat: int
+
+
+@dataclass(frozen=True)
+class Row:
     """One metric of one task over all models and settings."""
 
     task: str
     metric: str
     saturated: bool
-    cells: dict[str, tuple[str, str]]
+    cells: dict[str, Cell]
 
 
 def write_lab(folder: Path, *, language: Language = "en") -> Path:
     """Write `report.html` beside a measurement's results, atomically. Raises `DataError` where they are missing."""
     held = read_json(folder / "verdicts.json")
     verdicts = [Verdict.model_validate(v) for v in held["verdicts"]]
-    cases = folder / "cases.json"
-    control = folder / "control.json"
+    cases, control = folder / "cases.json", folder / "control.json"
     css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
     shares = [v for v in verdicts if v.detail.get("metric") and v.p_value is None]
     page = render(
         "lab.html.jinja",
         _shown,
-        {},
+        _forms(language),
         css=Markup(css),
         language=language,
         stopped=held.get("stopped", ""),
         words=WORDS[language],
-        columns=_columns(shares),
+        rows=_rows(shares, language),
         subjects=list(dict.fromkeys(v.subject for v in shares)),
         others=[v for v in verdicts if v not in shares and "least_effect" not in v.detail],
         changes=[v for v in verdicts if "least_effect" in v.detail],
@@ -78,13 +79,43 @@ def write_lab(folder: Path, *, language: Language = "en") -> Path:
     return path
 
 
-def _columns(shares: list[Verdict]) -> list[Column]:
-    columns = []
+def _forms(language: Language) -> dict[str, Callable[[Any], Any]]:
+    """The template's filters, in one language."""
+    return {
+        "name": partial(name_text, language=language),
+        "change": partial(change_text, language=language),
+        "limit": partial(limit_text, language=language),
+        "metric": partial(metric_word, language=language),
+        "outcome": partial(outcome_word, language=language),
+        "settled": partial(settled_word, language=language),
+        "figure": lambda v: _figure(v, language),
+        "interval": lambda v: figures(interval_text(v), language),
+        "p": lambda p: figures(p_text(p), language),
+        "share": lambda value: figures(f"{100 * value:.2g}\u00a0%", language),
+        "number": lambda value: "–" if value is None else figures(f"{value:.3g}", language),
+        "is_german": is_german,
+    }
+
+
+def _figure(verdict: Verdict, language: Language) -> str:
+    return "–" if verdict.detail.get("said") is False else figures(figure_text(verdict), language)
+
+
+def _rows(shares: list[Verdict], language: Language) -> list[Row]:
+    found = []
     for task, metric in dict.fromkeys((v.detail["task"], v.detail["metric"]) for v in shares):
         mine = [v for v in shares if (v.detail["task"], v.detail["metric"]) == (task, metric)]
-        cells = {v.subject: (figure_text(v), interval_text(v)) for v in mine}
-        columns.append(Column(task, metric, any(v.detail.get("saturated") for v in mine), cells))
-    return columns
+        cells = {v.subject: Cell(_figure(v, language), figures(interval_text(v), language), _heat(v)) for v in mine}
+        found.append(Row(task, metric, any(v.detail.get("saturated") for v in mine), cells))
+    return found
+
+
+def _heat(verdict: Verdict) -> int:
+    """0 to 4: how far from good a ranked share is."""
+    better = verdict.detail.get("higher_is_better")
+    if better is None:
+        return 0
+    return min(4, int(5 * (1 - verdict.value if better else verdict.value)))
 
 
 def _cases(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
