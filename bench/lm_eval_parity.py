@@ -2,7 +2,7 @@
 
 `python -m bench.lm_eval_parity [--json] [--seed N]`, with `lm_eval` installed. The model is SmolLM2, its weights and
 tokenizer handed to lm-evaluation-harness as they are; 100 items each, picked by the seed; the chat template on;
-TruthfulQA's own task files over the published rows, GSM8K zero-shot and greedy with its flexible filter. `ours` and
+TruthfulQA's own task files over the published rows, GSM8K zero-shot, greedy, 256 tokens, with its flexible filter. `ours` and
 `theirs` are the means; `largest_difference` is over items. Not covered: models without a chat template.
 """
 
@@ -22,7 +22,7 @@ from spiritsafe.measure.task import Item
 from spiritsafe.models import open_model
 
 DATA = os.environ.get("SPIRITSAFE_DATA", "../shared/data")
-ITEMS, TOKENS = 100, 400
+ITEMS, TOKENS = 100, 256
 NAMES = ("truthfulqa-mc1", "truthfulqa-mc2", "gsm8k")
 MC = """
 task: {task}
@@ -62,10 +62,10 @@ def measure(seed: int) -> Sequence[Row]:
     model: Any = open_model("smollm2")
     peer, rows = f"lm-eval {version('lm_eval')}", []
     for name in NAMES:
-        task = find_task(name)
+        task, plan = find_task(name), Plan(data=DATA, limit=ITEMS, seed=seed, answer_tokens=TOKENS)
         items = chosen(task, DATA, limit=ITEMS, seed=seed)
         with tempfile.TemporaryDirectory() as folder:
-            (cell,) = measure_models([model], [task], Path(folder), Plan(data=DATA, limit=ITEMS, seed=seed)).cells
+            (cell,) = measure_models([model], [task], Path(folder), plan).cells
             theirs = _theirs(model, name, items, Path(folder))
         ours = [float(outcome) for outcome in cell.outcomes]
         apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
@@ -90,7 +90,7 @@ def _theirs(model: Any, name: str, items: Sequence[Item], folder: Path) -> list[
     process = "process_results: !function parity.process_results_mc2" if name.endswith("mc2") else ""
     (folder / "parity.py").write_text("from lm_eval.tasks.truthfulqa.utils import process_results_mc2\n")
     (folder / f"{task}.yaml").write_text(form.format(task=task, file=file, process=process, tokens=TOKENS))
-    held = HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=8)
+    held = HFLM(pretrained=model.model, tokenizer=model.tokenizer, batch_size=32)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     found: Any = simple_evaluate(
         held, tasks=[task], task_manager=manager, apply_chat_template=True, log_samples=True, bootstrap_iters=0
