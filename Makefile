@@ -13,6 +13,7 @@ BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 unexport PYTHONDONTWRITEBYTECODE
 
 # Benches beside peers run in an environment of their own.
+PARITY := $(filter bench-lm_eval_parity,$(BENCHES))
 PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-parity bench-quality bench-rollout,$(BENCHES))
 
 .PHONY: setup demo test check bench docs clean $(BENCHES)
@@ -32,7 +33,7 @@ check: .venv/.dev
 
 bench: $(BENCHES)
 
-$(filter-out $(PEERED),$(BENCHES)): bench-%: .venv/.torch
+$(filter-out $(PEERED) $(PARITY),$(BENCHES)): bench-%: .venv/.torch
 	$(BIN)/python -m bench.$* --json --log > bench/results/$*.json.tmp
 	mv bench/results/$*.json.tmp bench/results/$*.json
 
@@ -40,11 +41,15 @@ $(PEERED): bench-%: .venv-peers/.done
 	.venv-peers/bin/python -m bench.$* --json --log > bench/results/$*.json.tmp
 	mv bench/results/$*.json.tmp bench/results/$*.json
 
+$(PARITY): bench-%: .venv-lm-eval/.done
+	.venv-lm-eval/bin/python -m bench.$* --json --log > bench/results/$*.json.tmp
+	mv bench/results/$*.json.tmp bench/results/$*.json
+
 docs: .venv/.docs
 	$(BIN)/zensical build --clean
 
 clean:
-	rm -rf .venv .venv-peers site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-lm-eval site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -65,6 +70,12 @@ clean:
 	@$(PYTHON) -m venv .venv-peers
 	@$(PIPPEERS) -e '.[torch]' -r bench/requirements/peers.txt
 	@$(PIPPEERS) --no-deps $$(sed -n 's/^# no-deps: //p' bench/requirements/peers.txt)
+	@touch $@
+
+.venv-lm-eval/.done: bench/requirements/lm_eval.txt $(PINS)
+	@echo "installing spiritsafe[torch] and lm_eval into .venv-lm-eval"
+	@$(PYTHON) -m venv .venv-lm-eval
+	@$(subst $(BIN),.venv-lm-eval/bin,$(PIP)) -e '.[torch]' -r bench/requirements/lm_eval.txt
 	@touch $@
 
 .venv/.docs: $(PINS) | .venv/bin/python

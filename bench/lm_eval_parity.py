@@ -2,7 +2,7 @@
 
 `python -m bench.lm_eval_parity [--json] [--seed N]`, with `lm_eval` installed. The model is SmolLM2, its weights and
 tokenizer handed to lm-evaluation-harness as they are; 100 items each, picked by the seed; the chat template on;
-TruthfulQA's own task files over the published rows, GSM8K zero-shot, greedy, 256 tokens, with its flexible filter. `ours` and
+TruthfulQA's own task files over the published rows; GSM8K zero-shot, greedy, 256 tokens, its flexible filter. `ours` and
 `theirs` are the means; `largest_difference` is over items. Not covered: models without a chat template.
 """
 
