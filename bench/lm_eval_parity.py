@@ -2,8 +2,8 @@
 
 `python -m bench.lm_eval_parity [--json] [--seed N]`, with `lm_eval` installed. The model is SmolLM2, its weights and
 tokenizer handed to lm-evaluation-harness as they are; 100 items each, picked by the seed; the chat template on;
-TruthfulQA's own task files over the published rows; GSM8K zero-shot, greedy, 256 tokens, its flexible filter. `ours` and
-`theirs` are the means; `largest_difference` is over items. Not covered: models without a chat template.
+TruthfulQA's own task files over the published rows; GSM8K zero-shot, greedy, 256 tokens, its flexible filter. `ours`
+and `theirs` are the means; `largest_difference` is over items. Not covered: models without a chat template.
 """
 
 import json
@@ -71,9 +71,8 @@ def measure(seed: int) -> Sequence[Row]:
         apart = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
         means = sum(ours) / ITEMS, sum(theirs) / ITEMS
         note(f"{name}: ours {means[0]:.4f}, theirs {means[1]:.4f}, {sum(d > 0.5 for d in apart)} items apart")
-        rows.append(
-            Row(name, cell.metric, means[0], peer, means[1], means[0] / means[1] if means[1] else None, n=ITEMS)
-        )
+        ratio = 1.0 if means[0] == means[1] else means[0] / max(means[1], 1 / ITEMS)
+        rows.append(Row(name, cell.metric, means[0], peer, means[1], ratio, n=ITEMS))
         rows.append(Row(name, "largest_difference", max(apart), n=ITEMS))
     return rows
 
