@@ -13,8 +13,8 @@ from spiritsafe.run import Run
 from spiritsafe.stage import Done
 
 
-def prune_start(house: House, entry: Entry) -> Done:
-    """Choose which layers to leave out and write the students' common start."""
+def prune_start(house: House[Any], entry: Entry, *, answers: str = "control") -> Done:
+    """Choose which layers to leave out, by the teacher's `answers`, and write the students' common start."""
     from spiritsafe.make.prune import choose_cut, prune
     from spiritsafe.make.student import save_student
 
@@ -23,13 +23,13 @@ def prune_start(house: House, entry: Entry) -> Done:
     notes: dict[str, Any] = {"depth": depth}
     trials: list[dict[str, float]] = []
     if part.drop == "measured":
-        pairs = [teacher.pair(e) for e in house.exchanges("control")[: part.importance_prompts]]
+        pairs = [teacher.pair(e) for e in house.exchanges(answers)[: part.importance_prompts]]
         with house.stages.show.bar("blocks of layers tried", part.num_layers - 1) as tick:
             cut = choose_cut(teacher.model, pairs, num_layers=part.num_layers, pad_id=teacher.pad_id, tick=tick)
         keep, trials = cut.keep, [{"start": start, "kl": kl} for start, kl in cut.kl_by_start.items()]
     else:
         keep = tuple(i for i in range(depth) if i not in part.drop)
-    folder = house.run.path(FOLDERS[START])
+    folder = house.run.path(house.folders[START])
     save_student(prune(teacher.model, keep), teacher.tokenizer, folder)
     return Done((folder,), plots={"cut": trials}, notes={**notes, "keep": list(keep)})
 

@@ -43,7 +43,8 @@ from spiritsafe.record import (
 from spiritsafe.run import Run
 from spiritsafe.stage import Done, Stages
 
-STAGES = {"loop": "spiritsafe.pipeline:run_recipe"}  # a recipe's kind -> the function that runs its stages
+# a recipe's kind -> the function that runs its stages
+STAGES = {"loop": "spiritsafe.pipeline:run_recipe", "matched": "spiritsafe.matched.stages:run_matched"}
 POWER_SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
@@ -78,13 +79,13 @@ def run_recipe(run: Run, show: Show) -> list[Verdict]:
     return finish(house)
 
 
-def know_teacher(house: House, entry: Entry) -> Done:
+def know_teacher(house: House[Any], entry: Entry) -> Done:
     """Open the teacher and note which model it is."""
     teacher = house.teacher
     return Done(notes={"address": house.run.recipe.teacher.model, "digest": teacher.digest})
 
 
-def write_prompts(house: House, entry: Entry) -> Done:
+def write_prompts(house: House[Any], entry: Entry) -> Done:
     """Prompts from the teacher itself and from verifiable tasks, split by content."""
     part, path = house.run.recipe.prompts, house.run.path("prompts.jsonl")
     tasks = task_prompts(part.tasks, seed=house.seed)

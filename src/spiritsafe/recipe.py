@@ -19,7 +19,8 @@ from spiritsafe.errors import RecipeError
 from spiritsafe.record import Sampling
 
 RECIPES = resources.files("spiritsafe") / "recipes"
-KINDS = {"loop": "spiritsafe.recipe:Recipe"}  # kind -> where its model class is, imported when it is asked for
+# kind -> where its model class is, imported when it is asked for
+KINDS = {"loop": "spiritsafe.recipe:Recipe", "matched": "spiritsafe.recipe_matched:MatchedRecipe"}
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from spiritsafe.record import Verdict, write_atomic
 from spiritsafe.report.figures import figures
-from spiritsafe.report.load import RunData, load_run
+from spiritsafe.report.load import RunData, kind_of, load_run
 from spiritsafe.report.published import R1
 from spiritsafe.report.render import render
 from spiritsafe.report.story import against, headline, tiles
@@ -38,6 +38,10 @@ class VerdictGroup:
 
 def write_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory, atomically. Raises `DataError` where the run is incomplete."""
+    if kind_of(run_dir) == "matched":
+        from spiritsafe.report.matched import write_matched
+
+        return write_matched(run_dir)
     path = run_dir / "report.html"
     write_atomic(path, render_report(load_run(run_dir)))
     return path

@@ -164,9 +164,14 @@ class RunData:
         return next(a.name for a in self.recipe.guard.accounts if a.role == "draws")
 
 
+def kind_of(run_dir: Path) -> str:
+    """The kind of recipe that a run directory is of. Raises `DataError` where it holds none."""
+    return parsed(run_dir / "recipe.json", lambda data: str(data["recipe"].get("kind", "loop")))
+
+
 def load_run(run_dir: Path) -> RunData:
     """Read a run directory. Raises `DataError` naming the file that is missing or broken, and what to run."""
-    head = _parsed(run_dir / "recipe.json", lambda data: (str(data["digest"]), parse_recipe(data["recipe"])))
+    head = parsed(run_dir / "recipe.json", lambda data: (str(data["digest"]), parse_recipe(data["recipe"])))
     digest, recipe = head
     plots = run_dir / "plots.json"
     texts_of = next(a.name for a in recipe.guard.accounts if a.role == "draws")
@@ -175,21 +180,23 @@ def load_run(run_dir: Path) -> RunData:
         name=run_dir.resolve().name,
         digest=digest,
         recipe=recipe,
-        environment=_parsed(run_dir / "environment.json", Environment.model_validate),
-        verdicts=_parsed(run_dir / "verdicts.json", _verdicts),
+        environment=parsed(run_dir / "environment.json", Environment.model_validate),
+        verdicts=parsed(run_dir / "verdicts.json", verdicts_of),
         metrics=tuple(read_jsonl(_present(run_dir / "metrics.jsonl"), Step)),
-        plots=_parsed(plots, Plots.model_validate) if plots.exists() else Plots(),
-        ledger=_parsed(run_dir / "ledger.json", Ledger.model_validate),
+        plots=parsed(plots, Plots.model_validate) if plots.exists() else Plots(),
+        ledger=parsed(run_dir / "ledger.json", Ledger.model_validate),
         excerpts=excerpts,
         logs=logs,
     )
 
 
-def _verdicts(data: Any) -> tuple[Verdict, ...]:
+def verdicts_of(data: Any) -> tuple[Verdict, ...]:
+    """The verdicts of a `verdicts.json`."""
     return tuple(Verdict.model_validate_json(json.dumps(item)) for item in data["verdicts"])
 
 
-def _parsed(path: Path, parse: Callable[[Any], T]) -> T:
+def parsed(path: Path, parse: Callable[[Any], T]) -> T:
+    """What `parse` makes of a JSON file. Raises `DataError` naming the place that is not as it should be."""
     data = read_json(_present(path))
     try:
         return parse(data)

@@ -1,0 +1,1 @@
+"""Ways to learn compared at equal budget: one start, one set of prompts and answers, one measure."""
