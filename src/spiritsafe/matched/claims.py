@@ -35,7 +35,8 @@ class Heldout:
 
 def fidelity_claims(looks: Sequence[Look], before: Mapping[str, Any], heldout: Heldout) -> list[Verdict]:
     """How near each is to the teacher where its budget is spent, and every two methods compared."""
-    start = Fidelity(*(tuple(before[key]) for key in ("kl", "agree", "bits")), heldout.tokens, heldout.num_bytes)
+    kl, agree, bits = (tuple(before[key]) for key in ("kl", "agree", "bits"))
+    start = Fidelity(kl, agree, bits, heldout.tokens, heldout.num_bytes)
     verdicts = fidelity_verdicts(START, start, seed=heldout.seed, resamples=heldout.resamples)
     found = _grouped([look for look in looks if look.share == 1])
     for (budget, method), group in found.items():
@@ -68,8 +69,11 @@ def curves(looks: Sequence[Look], before: Mapping[str, Any], heldout: Heldout) -
         points[-1] |= {"before_s": mine[0].before_s, "budget": budget, "method": method, "label": METHODS[method]}
         for share in dict.fromkeys(x.share for x in mine):
             at = [x for x in mine if x.share == share]
-            kl = [fmean(values) for values in zip(*(x.kl for x in at), strict=True)]
-            point = {"tokens": fmean(x.answer_tokens for x in at), "loop_s": fmean(x.wall_s for x in at)}
+            kl = _over_seeds([x.kl for x in at])
+            point: dict[str, Any] = {
+                "tokens": fmean(x.answer_tokens for x in at),
+                "loop_s": fmean(x.wall_s for x in at),
+            }
             point |= {"share": share, "seeds": [_mean(x, heldout) for x in at]}
             points.append({**points[-1], **_point(kl, heldout), **point})
     return points
@@ -88,12 +92,14 @@ def _point(kl: Sequence[float], heldout: Heldout) -> dict[str, Any]:
 
 
 def _of_method(budget: BudgetName, method: MethodName, group: Sequence[Look], heldout: Heldout) -> list[Verdict]:
-    means = [tuple(fmean(v) for v in zip(*(getattr(x, key) for x in group), strict=True)) for key in _SUMS]
-    found = Fidelity(*means, heldout.tokens, heldout.num_bytes)
+    found = Fidelity(
+        _over_seeds([x.kl for x in group]),
+        _over_seeds([x.agree for x in group]),
+        _over_seeds([x.bits for x in group]),
+        heldout.tokens,
+        heldout.num_bytes,
+    )
     return fidelity_verdicts(subject_of(budget, method), found, seed=heldout.seed, resamples=heldout.resamples)
-
-
-_SUMS = ("kl", "agree", "bits")
 
 
 def _told(verdict: Verdict, budget: BudgetName, method: MethodName, group: Sequence[Look]) -> Verdict:
@@ -124,7 +130,7 @@ def _pair(
     seconds: Sequence[Look],
     heldout: Heldout,
 ) -> Verdict:
-    one, other = ([fmean(v) for v in zip(*(x.kl for x in group), strict=True)] for group in (firsts, seconds))
+    one, other = (_over_seeds([x.kl for x in group]) for group in (firsts, seconds))
     found = compare_sums(one, other, heldout.tokens, seed=heldout.seed, resamples=heldout.resamples)
     closer = sum(_mean(a, heldout) < _mean(b, heldout) for a, b in zip(firsts, seconds, strict=True))
     return Verdict(
@@ -156,6 +162,11 @@ def _said(verdict: Verdict, adjusted: float, pair: tuple[MethodName, MethodName]
     closer = f"{first} is {'closer to' if verdict.value < 0 else 'farther from'} the teacher than {second}."
     open_ = f"No difference between {first} and {second} could be shown."
     return verdict.model_copy(update={"p_adjusted": adjusted, "rejected": clear, "claim": closer if clear else open_})
+
+
+def _over_seeds(sums: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Each prompt's mean over seeds."""
+    return tuple(fmean(values) for values in zip(*sums, strict=True))
 
 
 def _mean(look: Look, heldout: Heldout) -> float:

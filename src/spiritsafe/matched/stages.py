@@ -103,9 +103,8 @@ def train_and_look(lab: Lab, trial: Trial, entry: Entry) -> Done:
 def teacher_before_s(house: House[MatchedRecipe], trial: Trial) -> float:
     """Seconds of the teacher that this method needs before it can begin, as if nobody else had."""
     records = house.stages.records
-    sampled = (
-        0.0 if trial.method == "on-policy" and house.run.recipe.matched.own_share == 1 else _wall_s(records, ANSWERS)
-    )
+    needs_none = trial.method == "on-policy" and house.run.recipe.matched.own_share == 1
+    sampled = 0.0 if needs_none else _wall_s(records, ANSWERS)
     return sampled + (_wall_s(records, "signals") if trial.method == "cached" else 0.0)
 
 

@@ -81,9 +81,8 @@ class Lab:
         from spiritsafe.make.loop.checkpoint import fingerprint
         from spiritsafe.models.local import LocalModel
 
-        return LocalModel(
-            name, fingerprint(model), model, self.house.teacher.tokenizer, batch=self.recipe.teacher.batch
-        )
+        tokenizer, batch = self.house.teacher.tokenizer, self.recipe.teacher.batch
+        return LocalModel(name, fingerprint(model), model, tokenizer, batch=batch)
 
     def fidelity(self, model: Any) -> "Fidelity":
         """How near the teacher these weights are."""

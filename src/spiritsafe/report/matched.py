@@ -112,10 +112,8 @@ def write_matched(run_dir: Path) -> Path:
     verdicts = parsed(run_dir / "verdicts.json", verdicts_of)
     plots = read_json(run_dir / "plots.json")
     curves = [CurvePoint.model_validate(p) for p in plots["curves"]]
-    ledger, costs = (
-        parsed(run_dir / "ledger.json", Ledger.model_validate),
-        parsed(run_dir / "costs.json", Costs.model_validate),
-    )
+    cuts = [CutTrial.model_validate(t) for t in plots["cut"]]
+    costs = parsed(run_dir / "costs.json", Costs.model_validate)
     css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
     budgets = _budgets(verdicts, curves, costs)
     page = render(
@@ -129,11 +127,9 @@ def write_matched(run_dir: Path) -> Path:
         headline=headline(budgets),
         budgets=budgets,
         fixed=_fixed(verdicts),
-        figures=[
-            f for f in (*_figures(curves), cut_figure([CutTrial.model_validate(t) for t in plots["cut"]])) if f.chart
-        ],
+        figures=[f for f in (*_figures(curves), cut_figure(cuts)) if f.chart],
         costs=costs,
-        ledger=ledger,
+        ledger=parsed(run_dir / "ledger.json", Ledger.model_validate),
         limits=list(dict.fromkeys(limit for v in verdicts for limit in v.limits)),
         tasks=[v for v in verdicts if v.name == "task accuracy difference"],
     )
