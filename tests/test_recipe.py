@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from spiritsafe.errors import RecipeError
-from spiritsafe.recipe import MakePart, differing_keys, load_recipe, parse_recipe
+from spiritsafe.recipe import MakePart, differing_keys, load_recipe, parse_any, parse_recipe, read_recipe
+from spiritsafe.recipe_matched import MatchedRecipe
 
 Keys = tuple[str | int, ...]
 
@@ -194,3 +195,44 @@ def test_an_unknown_kind_of_recipe_is_refused_with_the_known_ones(small_recipe: 
     with pytest.raises(RecipeError, match="kind: 'lop' is not known, did you mean 'loop'"):
         parse_recipe(small_recipe | {"kind": "lop"})
     assert parse_recipe(small_recipe | {"kind": "loop"}) == parse_recipe(small_recipe)
+
+
+MATCHED = """
+kind = "matched"
+run = { name = "small" }
+teacher = { model = "fake:teacher" }
+prompts = { num_train = 4, num_heldout = 2 }
+make = { num_layers = 1 }
+matched = { budget_tokens = 100 }
+"""
+
+
+def test_a_comparison_is_a_recipe_of_its_own_kind_and_stays_the_same(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path / "small.toml", MATCHED), ["matched.num_seeds=2"])
+    assert isinstance(recipe, MatchedRecipe)
+    assert recipe.matched.num_seeds == 2
+    assert parse_any(recipe.model_dump(mode="json")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("matched.budget_token=1", "matched.budget_token: unknown key, did you mean 'budget_tokens'?"),
+        ("guard.policy=default", "guard: unknown key"),
+        ("matched.methods=['text']", "matched: methods: two different ones at least, each once"),
+        ("matched.methods=['text', 'onlin']", "matched.methods.1: Input should be 'text', 'cached', 'online'"),
+        ("matched.shares=[0.5]", "matched: shares: must rise from above 0 to 1"),
+        ("matched.shares=[0.5, 0.5, 1.0]", "matched: shares: must rise from above 0 to 1"),
+        ("make.average=0.9", "make.average: students are looked at on the way"),
+        ("kind=machted", "kind: 'machted' is not known, did you mean 'matched'?"),
+    ],
+)
+def test_a_comparison_is_validated_like_the_loop(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(write(tmp_path / "small.toml", MATCHED), [override])
+    assert message in str(caught.value)
+
+
+def test_where_the_whole_loop_is_needed_a_comparison_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is of kind 'matched'; this needs a recipe of the whole loop"):
+        load_recipe(write(tmp_path / "small.toml", MATCHED))

@@ -15,7 +15,7 @@ from spiritsafe.house import FOLDERS, START, House
 from spiritsafe.matched.trial import Look, Trial
 from spiritsafe.recipe import TrainPart
 from spiritsafe.recipe_matched import MatchedRecipe
-from spiritsafe.record import Exchange, seed_of
+from spiritsafe.record import Exchange, append_jsonl, seed_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,13 +142,15 @@ def run_trial(lab: Lab, trial: Trial, before_s: float, tick: Callable[[], None])
     seed = seed_of(lab.house.seed, "order", trial.number)
     method = Timed(method_of(lab, trial, model, seed, clocks), clocks, asks=trial.method in ("online", "on-policy"))
     budget = budget_of(lab.recipe, trial, before_s)
-    way, due = Way(method, budget), list(part.shares)
+    way, due, log = Way(method, budget), list(part.shares), lab.house.run.path("metrics", f"{trial.name}.jsonl")
+    log.unlink(missing_ok=True)
 
     def look() -> None:
         while due and way.gone(spent) >= due[0]:
             looks.append(_look(lab, trial, model, due.pop(0), before_s, spent, clocks))
 
     def after_step(metrics: dict[str, float | int]) -> None:
+        append_jsonl(log, [{"student": trial.name, **metrics}])
         spent.count(metrics)
         look()
         tick()
