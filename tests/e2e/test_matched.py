@@ -34,9 +34,9 @@ def looks(run: Path, budget: str) -> list[Look]:
 
 
 def steps(run: Path, look: Look) -> list[dict[str, Any]]:
-    """The steps of the training at which a look was taken."""
-    lines = (run / "metrics" / f"{look.budget}-{look.method}-{look.number}.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    """The steps of the training at which a look was taken; none where the teacher had used up its budget."""
+    file = run / "metrics" / f"{look.budget}-{look.method}-{look.number}.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if look.steps else []
 
 
 def costs(run: Path) -> dict[str, Any]:
