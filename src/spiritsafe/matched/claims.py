@@ -13,7 +13,7 @@ from typing import Any
 
 from spiritsafe.evidence import clustered_mean, compare_sums, holm
 from spiritsafe.house import START
-from spiritsafe.matched.trial import BUDGETS, METHODS, BudgetName, Look, Trial, subject_of
+from spiritsafe.matched.trial import BUDGETS, METHODS, SUMS, BudgetName, Look, Trial, subject_of
 from spiritsafe.measure.accuracy import accuracy_verdict, difference_verdict
 from spiritsafe.measure.fidelity import METHOD, Fidelity, fidelity_verdicts
 from spiritsafe.recipe_matched import MethodName
@@ -35,12 +35,11 @@ class Heldout:
 
 def fidelity_claims(looks: Sequence[Look], before: Mapping[str, Any], heldout: Heldout) -> list[Verdict]:
     """How near each is to the teacher where its budget is spent, and every two methods compared."""
-    kl, agree, bits = (tuple(before[key]) for key in ("kl", "agree", "bits"))
-    start = Fidelity(kl, agree, bits, heldout.tokens, heldout.num_bytes)
-    verdicts = fidelity_verdicts(START, start, seed=heldout.seed, resamples=heldout.resamples)
+    verdicts = _of(START, {key: tuple(before[key]) for key in SUMS}, heldout)
     found = _grouped([look for look in looks if look.share == 1])
     for (budget, method), group in found.items():
-        verdicts += [_told(v, budget, method, group) for v in _of_method(budget, method, group, heldout)]
+        sums = {key: _over_seeds([getattr(look, key) for look in group]) for key in SUMS}
+        verdicts += [_told(v, budget, method, group) for v in _of(subject_of(budget, method), sums, heldout)]
     for budget in dict.fromkeys(b for b, _ in found):
         verdicts += _pairs(budget, {m: group for (b, m), group in found.items() if b == budget}, heldout)
     return verdicts
@@ -91,15 +90,12 @@ def _point(kl: Sequence[float], heldout: Heldout) -> dict[str, Any]:
     return {"kl": found.value, "low": found.low, "high": found.high, "n": found.n}
 
 
-def _of_method(budget: BudgetName, method: MethodName, group: Sequence[Look], heldout: Heldout) -> list[Verdict]:
-    found = Fidelity(
-        _over_seeds([x.kl for x in group]),
-        _over_seeds([x.agree for x in group]),
-        _over_seeds([x.bits for x in group]),
-        heldout.tokens,
-        heldout.num_bytes,
-    )
-    return fidelity_verdicts(subject_of(budget, method), found, seed=heldout.seed, resamples=heldout.resamples)
+def _of(subject: str, sums: Mapping[str, tuple[float, ...]], heldout: Heldout) -> list[Verdict]:
+    """The verdicts of one model; the calibration error is none of them, since a mean over seeds has none."""
+    bins = ((0.0,),) * len(heldout.tokens)
+    found = Fidelity(**sums, tokens=heldout.tokens, num_bytes=heldout.num_bytes, bins=bins)
+    told = fidelity_verdicts(subject, found, seed=heldout.seed, resamples=heldout.resamples)
+    return [v for v in told if v.name != "calibration error"]
 
 
 def _told(verdict: Verdict, budget: BudgetName, method: MethodName, group: Sequence[Look]) -> Verdict:

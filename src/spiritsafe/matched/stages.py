@@ -13,7 +13,7 @@ from spiritsafe.house import START, TEACHER, House, collect, in_order
 from spiritsafe.ledger import Entry, summary
 from spiritsafe.matched.costs import costs
 from spiritsafe.matched.training import ANSWERS, HELDOUT, SIGNALS, Lab, run_trial
-from spiritsafe.matched.trial import Look, Trial, trials
+from spiritsafe.matched.trial import SUMS, Look, Trial, trials
 from spiritsafe.models import Request, ask
 from spiritsafe.pipeline import know_teacher, write_prompts
 from spiritsafe.progress import Show
@@ -77,7 +77,7 @@ def keep_signals(house: House[MatchedRecipe], entry: Entry) -> Done:
 def look_before(lab: Lab, entry: Entry) -> Done:
     """Start and teacher, which no training changes: how near they are, and which tasks they solve."""
     found, house = lab.fidelity(lab.start), lab.house
-    told = {"kl": found.kl, "agree": found.agree, "bits": found.bits, "tokens": found.tokens, "bytes": found.num_bytes}
+    told = {key: getattr(found, key) for key in (*SUMS, "tokens", "num_bytes")}
     path = house.run.path("looks", "before.json")
     write_json(path, told)
     start = lab.local(lab.start, START)
@@ -136,7 +136,9 @@ def compare(lab: Lab, wanted: Sequence[Trial], entry: Entry) -> Done:
 
     house = lab.house
     before = read_json(house.run.path("looks", "before.json"))
-    heldout = Heldout(tuple(before["tokens"]), tuple(before["bytes"]), house.seed, house.run.recipe.measure.bootstrap)
+    heldout = Heldout(
+        tuple(before["tokens"]), tuple(before["num_bytes"]), house.seed, house.run.recipe.measure.bootstrap
+    )
     looks = looks_of(house, wanted)
     verdicts = fidelity_claims(looks, before, heldout)
     if tasks_of(house)[0]:

@@ -237,4 +237,5 @@ def _look(lab: Lab, trial: Trial, model: Any, share: float, before_s: float, spe
         kl=found.kl,
         agree=found.agree,
         bits=found.bits,
+        accepted=found.accepted,
     )

@@ -20,6 +20,8 @@ BUDGETS: dict[BudgetName, str] = {
     "all-seconds": "equal seconds, the teacher's counted",
 }
 
+SUMS = ("kl", "agree", "bits", "accepted")
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -45,8 +47,8 @@ class Look(Record):
 
     `before_s` are the teacher's seconds before the training began; `wall_s` and `cpu_s` the loop's own, with
     `scoring_s` of a teacher in memory and `writing_s` of the student's own answers inside. `read` counts tokens
-    that a teacher read meanwhile, `written` those that the student wrote. `kl` (nats), `agree` (tokens) and `bits`
-    are sums over each held-out answer.
+    that a teacher read meanwhile, `written` those that the student wrote. `kl` (nats), `agree` (tokens), `bits`
+    and `accepted` (tokens) are sums over each held-out answer.
     """
 
     version: Literal[1] = 1
@@ -67,6 +69,7 @@ class Look(Record):
     kl: tuple[float, ...]
     agree: tuple[float, ...]
     bits: tuple[float, ...]
+    accepted: tuple[float, ...]
 
 
 def subject_of(budget: BudgetName, method: MethodName) -> str:
