@@ -23,6 +23,11 @@ def gemm_peak_gflops(dtype: torch.dtype, threads: int | None = None, *, runs: in
         return max(_gemm_gflops(dtype, *shape, runs=runs) for shape in SHAPES)
 
 
+def best_peak_gflops(threads: int | None = None) -> float:
+    """The rate of bfloat16 products, or of float32 ones where the processor has no faster."""
+    return max(gemm_peak_gflops(dtype, threads) for dtype in (torch.bfloat16, torch.float32))
+
+
 def bandwidth_gb_s(threads: int | None = None, *, runs: int = 4) -> float:
     """The best rate of reading memory once, over a sum and a matrix-vector product of 512 MiB."""
     values = torch.ones(READ_BYTES // 4).view(4096, -1)

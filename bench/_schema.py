@@ -83,11 +83,15 @@ def _as_table(rows: Sequence[Row]) -> str:
 
 
 def _as_line(rows: Sequence[Row]) -> str:
-    return ", ".join(f"{r.metric} {r.ours:.4g}{_spread(r)}" for r in rows)
+    return "; ".join(f"{r.case} {r.metric} {r.ours:.4g}{_spread(r)}{_beside(r)}" for r in rows)
 
 
 def _theirs(row: Row) -> str:
     return f"{row.peer} {row.theirs:.4g} ({row.ratio:.2f} x)  " if row.peer and row.theirs and row.ratio else ""
+
+
+def _beside(row: Row) -> str:
+    return f", {row.peer} {row.theirs:.4g}: {row.ratio:.3g} x" if row.peer and row.theirs and row.ratio else ""
 
 
 def _spread(row: Row) -> str:

@@ -5,8 +5,8 @@ cases that end in `random` have random ones of about the same spread (all there 
 `peak_extra_mib` is what a process of its own needs beyond the inputs, the gradients included; `grad_rel_err` the
 larger error of the two gradients against float64. `limit` of tokens/s: the products alone (2 V D operations a token;
 two forward and two backward for a dense teacher, one and two for a sparse one) at the best rates measured in this
-run, in float32 the forward ones at its own rate and the backward ones at bf16's. `n` is 5 at 1,024 tokens, less
-where a call takes minutes.
+run, in float32 the forward ones at its own rate, all others at bf16's where that is higher. `n` is 5 at 1,024 tokens,
+less where a call takes minutes.
 
 `--only 'PATTERN'` measures the figures whose case and metric match and keeps the others of the last results.
 """
@@ -126,7 +126,9 @@ def peak(dtype: str) -> float:
 def limit(plan: Plan) -> float:
     """Tokens/s of the products alone."""
     forward = 1 if plan.kind.startswith("sparse") else 2
-    return 1e9 / (2 * V * D * (forward / peak(plan.dtype) + 2 / peak("bf16")))
+    fastest = max(peak("bf16"), peak("fp32"))
+    first = fastest if plan.dtype == "bf16" else peak("fp32")
+    return 1e9 / (2 * V * D * (forward / first + 2 / fastest))
 
 
 def errors(plan: Plan, seed: int) -> list[Row]:

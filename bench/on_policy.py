@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import transformers
 
-from bench._limits import gemm_peak_gflops
+from bench._limits import best_peak_gflops
 from bench._schema import Row, main, note
 from spiritsafe.make.loop.train import train
 from spiritsafe.make.methods.on_policy import Gkd, student
@@ -205,7 +205,7 @@ def products_at_most(start: Any, teacher: Any, prompts: int, answers: int) -> fl
     trunk, whole = (sum(int(w.numel()) for w in model.parameters()) - head for model in (start, teacher))
     read, answered = trunk * (prompts + answers) + head * answers, whole * (prompts + answers) + head * answers
     operations = 2 * read + 2 * answered + 6 * read  # written, scored, learned
-    return answers / (operations / gemm_peak_gflops(torch.bfloat16) / 1e9)
+    return answers / (operations / best_peak_gflops() / 1e9)
 
 
 def row_of(mine: list[float], their: list[float], start: Any, teacher: Any, tokenizer: Any, case: Case) -> Row:

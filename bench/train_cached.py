@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import transformers
 
-from bench._limits import gemm_peak_gflops
+from bench._limits import best_peak_gflops
 from bench._schema import Row, main, note
 from spiritsafe.make.loop import train
 from spiritsafe.make.methods import Cached
@@ -177,7 +177,7 @@ def limit(start: Any, samples: Sequence[Sample]) -> float:
     tokens, answers = sum(s.tokens for s in samples), sum(len(s.answer_ids) for s in samples)
     head = start.lm_head.weight.numel()
     body = sum(w.numel() for w in start.parameters()) - head
-    return float(tokens * gemm_peak_gflops(torch.bfloat16) * 1e9 / (6 * (body * tokens + head * answers)))
+    return float(tokens * best_peak_gflops() * 1e9 / (6 * (body * tokens + head * answers)))
 
 
 def row_of(mine: Sequence[float], theirs: Sequence[float], peer: str, most: float) -> Row:

@@ -43,5 +43,5 @@ def test_the_log_gets_one_dated_line(
     run_bench(monkeypatch, "--log")
     lines = (tmp_path / "LOG.md").read_text().splitlines()
     assert len(lines) == 2
-    assert lines[0].endswith("`startup`: help_s 0.3 (0.2 to 0.4, n=10)")
+    assert lines[0].endswith("`startup`: spiritsafe --help help_s 0.3 (0.2 to 0.4, n=10)")
     capsys.readouterr()
