@@ -17,11 +17,14 @@ SRC = ROOT / "src" / "spiritsafe"
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = (
     ("errors", "record", "cache"),
-    ("evidence", "recipe", "recipe_matched", "run", "ledger", "prompts", "progress", "accounts", "stage", "native"),
+    (
+        *("evidence", "recipe", "recipe_matched", "recipe_photocopy", "run", "ledger"),
+        *("prompts", "progress", "accounts", "stage", "native"),
+    ),
     ("models",),
     ("make", "measure", "guard", "prove"),
     ("report",),
-    ("house", "distil", "pipeline", "laboratory", "matched"),
+    ("house", "distil", "pipeline", "laboratory", "matched", "photocopy"),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from spiritsafe.house import FOLDERS, OWN, START, STUDENT, House, drawn
+from spiritsafe.house import OWN, START, STUDENT, House, drawn
 from spiritsafe.ledger import Entry
 from spiritsafe.progress import Tick
 from spiritsafe.record import Exchange, append_jsonl, seed_of
@@ -47,14 +47,19 @@ def capture_signals(house: House, entry: Entry) -> Done:
 
 def train_student(house: House, name: str, entry: Entry) -> Done:
     """Train one student from the common start: from served text, from cached signals, or from other draws."""
+    method, samples = _method(house, name)
+    return train_from_start(house, name, method, samples, entry)
+
+
+def train_from_start(house: House[Any], name: str, method: Any, samples: list[Any], entry: Entry) -> Done:
+    """Train the model called `name` from the common start by a method over its samples, and save it."""
     from spiritsafe.make.loop import tracked, train
     from spiritsafe.make.prune import first_changed
     from spiritsafe.make.student import save_student
     from spiritsafe.models.local import load_parts
 
     settings, slug = house.run.recipe.make, name.replace(" ", "-")
-    method, samples = _method(house, name)
-    model, tokenizer = load_parts(house.run.path(FOLDERS[START]))
+    model, tokenizer = load_parts(house.run.path(house.folders[START]))
     keep = house.stages.records["start"]["notes"]["keep"]
     metrics, checkpoint = house.run.path("metrics", f"{slug}.jsonl"), house.run.path("checkpoints", f"{slug}.pt")
     told = tracked(settings.track, project=house.run.recipe.run.name, run=f"{house.run.folder.name}-{slug}")
@@ -69,13 +74,13 @@ def train_student(house: House, name: str, entry: Entry) -> Done:
             on_step=partial(_log_step, metrics, slug, tick, track),
         )
     entry.count(tokens_in=sum(s.tokens for s in samples) * settings.epochs)
-    save_student(model, tokenizer, folder := house.run.path(FOLDERS[name]))
+    save_student(model, tokenizer, folder := house.run.path(house.folders[name]))
     checkpoint.unlink(missing_ok=True)
     answer_tokens = sum(len(s.answer_ids) for s in samples)
     return Done((folder,), notes={"answer_tokens": answer_tokens, "method": method.name})
 
 
-def steps(run: Run, name: str) -> str:
+def steps(run: Run[Any], name: str) -> str:
     """A student's training steps, once each: a continued run repeats those since its checkpoint."""
     lines = run.path("metrics", f"{name.replace(' ', '-')}.jsonl").read_text().splitlines()
     return "".join(f"{line}\n" for line in {json.loads(line)["step"]: line for line in lines}.values())

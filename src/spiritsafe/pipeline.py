@@ -44,7 +44,11 @@ from spiritsafe.run import Run
 from spiritsafe.stage import Done, Stages
 
 # a recipe's kind -> the function that runs its stages
-STAGES = {"loop": "spiritsafe.pipeline:run_recipe", "matched": "spiritsafe.matched.stages:run_matched"}
+STAGES = {
+    "loop": "spiritsafe.pipeline:run_recipe",
+    "matched": "spiritsafe.matched.stages:run_matched",
+    "photocopy": "spiritsafe.photocopy:run_photocopy",
+}
 POWER_SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 

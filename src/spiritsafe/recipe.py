@@ -20,7 +20,11 @@ from spiritsafe.record import Sampling
 
 RECIPES = resources.files("spiritsafe") / "recipes"
 # kind -> where its model class is, imported when it is asked for
-KINDS = {"loop": "spiritsafe.recipe:Recipe", "matched": "spiritsafe.recipe_matched:MatchedRecipe"}
+KINDS = {
+    "loop": "spiritsafe.recipe:Recipe",
+    "matched": "spiritsafe.recipe_matched:MatchedRecipe",
+    "photocopy": "spiritsafe.recipe_photocopy:PhotocopyRecipe",
+}
 
 
 class Section(BaseModel):

@@ -42,6 +42,10 @@ def write_report(run_dir: Path) -> Path:
         from spiritsafe.report.matched import write_matched
 
         return write_matched(run_dir)
+    if kind_of(run_dir) == "photocopy":
+        from spiritsafe.report.photocopy import write_photocopy
+
+        return write_photocopy(run_dir)
     path = run_dir / "report.html"
     write_atomic(path, render_report(load_run(run_dir)))
     return path

@@ -32,15 +32,19 @@ def distinct(answers: Sequence[Sequence[str]], n: int) -> list[float]:
     return jackknife_values(_share(whole, total), left_out)
 
 
+def has_rare(original: Sequence[Sequence[str]], *, n: int, most: int) -> bool:
+    """Whether the original's draws hold rare n-grams at all."""
+    return bool(_rare(original, n, most))
+
+
 def coverage(original: Sequence[Sequence[str]], answers: Sequence[Sequence[str]], *, n: int, most: int) -> list[float]:
     """Share of the original's rare n-grams that `answers` still hold, as jackknife values.
 
     Rare is what the original's own draws to the same prompts hold at most `most` times. Another draw of the original
     covers well below 1: its share is what a perfect copy is to be compared with.
     """
-    counts = Counter(g for texts in original for text in texts for g in grams(text, n))
     homes, found = _holders(original, n), _holders(answers, n)
-    rare = [g for g, count in counts.items() if count <= most]
+    rare = _rare(original, n, most)
     covered = sum(bool(found.get(g)) for g in rare)
     left_out = []
     for prompt in range(len(original)):
@@ -49,6 +53,11 @@ def coverage(original: Sequence[Sequence[str]], answers: Sequence[Sequence[str]]
         lost += sum(found.get(g) == {prompt} for g in rare if homes[g] != {prompt})
         left_out.append(_share(covered - lost, len(rare) - len(gone)))
     return jackknife_values(_share(covered, len(rare)), left_out)
+
+
+def _rare(original: Sequence[Sequence[str]], n: int, most: int) -> list[Gram]:
+    counts = Counter(g for texts in original for text in texts for g in grams(text, n))
+    return [g for g, count in counts.items() if count <= most]
 
 
 def _holders(answers: Sequence[Sequence[str]], n: int) -> dict[Gram, set[int]]:

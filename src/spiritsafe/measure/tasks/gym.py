@@ -1,5 +1,6 @@
 """Every reasoning-gym family (arXiv 2505.24760) as a task: `gym:FAMILY`, checked by the family's own verifier."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from spiritsafe.measure.task import Item, Task
@@ -13,7 +14,7 @@ SIZE, SEED = 500, 0
 def load(family: str, where: str) -> list[Item]:
     """500 tasks of the family, the same on every machine; they are generated, so `where` says nothing."""
     prompts = task_prompts([TaskPart(family=family, num=SIZE, heldout_share=1.0)], seed=SEED)
-    return [Item(p.messages, p.digest, detail={"prompt": p.model_dump(mode="json")}) for p in prompts]
+    return _items(prompts)
 
 
 def solved(item: Item, answer: str) -> bool:
@@ -25,3 +26,12 @@ def task(name: str) -> Task:
     """`gym:FAMILY`, greedy."""
     load_family = partial(load, name.removeprefix("gym:"))
     return Task(name, "accuracy", load_family, solved, Sampling(temperature=0.0, max_tokens=400))
+
+
+def of_prompts(name: str, prompts: Sequence[Prompt]) -> Task:
+    """A task of given verifiable prompts, e.g. a run's held-out ones, greedy."""
+    return Task(name, "accuracy", lambda where: _items(prompts), solved, Sampling(temperature=0.0, max_tokens=400))
+
+
+def _items(prompts: Sequence[Prompt]) -> list[Item]:
+    return [Item(p.messages, p.digest, detail={"prompt": p.model_dump(mode="json")}) for p in prompts]
