@@ -24,6 +24,7 @@ from spiritsafe.report.lab_words import (
     name_text,
     outcome_word,
     settled_word,
+    subject_text,
 )
 from spiritsafe.report.render import render
 from spiritsafe.report.text import figure_text, interval_text, p_text, visible
@@ -33,7 +34,7 @@ SHOWN_CASES = 200
 
 @dataclass(frozen=True)
 class Cell:
-    """A share as text, and how dark it is shown: 0 (good or not ranked) to 4."""
+    """A share as text, and how strongly it is coloured: 0 (good or not ranked) to 4."""
 
     figure: str
     interval: str
@@ -83,6 +84,7 @@ def _forms(language: Language) -> dict[str, Callable[[Any], Any]]:
     """The template's filters, in one language."""
     return {
         "name": partial(name_text, language=language),
+        "subject": partial(subject_text, language=language),
         "change": partial(change_text, language=language),
         "limit": partial(limit_text, language=language),
         "metric": partial(metric_word, language=language),

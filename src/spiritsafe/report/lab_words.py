@@ -14,8 +14,8 @@ WORDS: dict[str, dict[str, str]] = {
         "title": "Measured", "table": "Models and tasks", "task": "task", "changes": "What differs",
         "others": "Corrected, pooled and mean shares", "model": "model",
         "stages": "What the risk control did", "cases": "Single prompts, masked", "saturated": "tells nothing apart",
-        "note": "95 % intervals; darker is worse. A task on which every model reaches 95 % tells nothing apart and is "
-        "in no mean.",
+        "note": "95 % intervals; the stronger the colour, the worse. A task on which every model reaches 95 % tells "
+        "nothing apart and is in no mean.",
         "differ": "Every model beside the first, every setting of the control beside the same model without it, "
         "jailbroken prompts beside the same ones as they were: on the same prompts, Holm over all rows.",
         "masked": "Category and hash; behind a click, the beginning with its words masked, and what each model did.",
@@ -30,8 +30,8 @@ WORDS: dict[str, dict[str, str]] = {
         "others": "Korrigierte, zusammengefasste und mittlere Anteile", "model": "Modell",
         "stages": "Was die Risikokontrolle tat", "cases": "Einzelne Eingaben, verdeckt",
         "saturated": "unterscheidet nichts",
-        "note": "95-%-Intervalle; dunkler ist schlechter. Eine Aufgabe, bei der jedes Modell 95 % erreicht, "
-        "unterscheidet nichts und geht in keinen Mittelwert ein.",
+        "note": "95-%-Intervalle; je kräftiger die Farbe, desto schlechter. Eine Aufgabe, bei der jedes Modell 95 % "
+        "erreicht, unterscheidet nichts und geht in keinen Mittelwert ein.",
         "differ": "Jedes Modell neben dem ersten, jede Einstellung der Kontrolle neben demselben Modell ohne sie, "
         "Jailbreaks neben denselben Fragen im Original: jeweils mit denselben Eingaben, Holm-Korrektur über alle "
         "Zeilen.",
@@ -150,6 +150,11 @@ def name_text(verdict: Verdict, language: Language) -> str:
         return f"{task}: Bias-Maß (0: keiner, +100 %: nur Stereotyp)"
     corrected = what.endswith(", corrected")
     return f"{task}: {metric_word(what.removesuffix(', corrected'), 'de')}" + (", korrigiert" if corrected else "")
+
+
+def subject_text(verdict: Verdict, language: Language) -> str:
+    """Who is compared with whom."""
+    return verdict.subject.replace(" vs ", " gegenüber ") if language == "de" else verdict.subject
 
 
 def change_text(verdict: Verdict, language: Language) -> str:
