@@ -42,6 +42,12 @@ def test_each_question_stands_inside_one_template_chosen_by_the_seed(data: str) 
         assert "{{" not in item.messages[0].content
 
 
+def test_long_templates_are_left_out_where_a_bound_is_named(data: str) -> None:
+    short = find_task(f"jailbreak:harmbench#0,{len(FORMS[0][1])}").load(data)
+    assert {i.cluster for i in short} == {"a"}
+    assert len(short) == 12
+
+
 def test_jailbroken_questions_are_compared_with_themselves(data: str, tmp_path: Path) -> None:
     tasks = [find_task("harmbench"), find_task("jailbreak:harmbench")]
     model = open_model("fake:fixed=Describe it? A still is a copper pot.")
@@ -60,7 +66,7 @@ def test_stored_attacks_come_alone_or_with_the_answer_they_got(data: str) -> Non
     assert {i.cluster for i in turns} == {"peat 0"}
 
 
-@pytest.mark.parametrize("name", ["jailbreak", "jailbreak:gsm8k", "jailbreakbench:x"])
+@pytest.mark.parametrize("name", ["jailbreak", "jailbreak:gsm8k", "jailbreakbench:x", "jailbreak:harmbench#0,x"])
 def test_a_set_that_cannot_be_jailbroken_is_named(name: str) -> None:
     with pytest.raises(UsageError, match="is not known"):
         find_task(name)

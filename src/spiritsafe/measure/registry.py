@@ -22,7 +22,7 @@ HARMLESS = ("xstest-safe", "frr", "frr-de")
 BBQ = ("bbq-ambiguous", "bbq-disambiguated")
 TRUTHFULQA = ("truthfulqa-mc1", "truthfulqa-mc2")
 JAILBREAKBENCH = ("jailbreakbench", "jailbreakbench-multi-turn")
-FORMS = {"gym": "gym:FAMILY", "jailbreak": "jailbreak:SET[#SEED]"}
+FORMS = {"gym": "gym:FAMILY", "jailbreak": "jailbreak:SET[#SEED[,MOST_CHARACTERS]]"}
 FILES = {
     "gsm8k": "gsm8k",
     **{f"mgsm-{language}": "mgsm" for language in LANGUAGES},
@@ -65,10 +65,16 @@ def find_task(name: str) -> Task:
     """A task by name. Raises `UsageError` for an unknown one."""
     stem, _, rest = name.partition(":")
     known = stem in FILES and bool(rest) == (stem in FORMS)
-    if not known or (stem == "jailbreak" and rest.partition("#")[0] not in HARMFUL):
+    if not known or (stem == "jailbreak" and not _is_jailbreak(rest)):
         raise UsageError(f"task {name}", "is not known", f"one of {', '.join(task_names())}")
     task: Task = import_module(f"spiritsafe.measure.tasks.{FILES[stem]}").task(name)
     return task
+
+
+def _is_jailbreak(rest: str) -> bool:
+    questions, _, more = rest.partition("#")
+    most = more.partition(",")[2]
+    return questions in HARMFUL and (most.isdigit() or "," not in more)
 
 
 def suite_tasks(name: str) -> tuple[str, ...]:

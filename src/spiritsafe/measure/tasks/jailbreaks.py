@@ -1,6 +1,7 @@
 """Jailbreaks as in the R1 report (arXiv 2501.12948, D.3.5): published templates joined at random to a set's questions.
 
-    jailbreak:SET[#SEED]        each question of a harmful SET inside one template, chosen by the seed (0 if none)
+    jailbreak:SET[#SEED[,N]]    each question of a harmful SET inside one template, chosen by the seed (0 if none);
+                                N: templates of at most so many characters, for short contexts
     jailbreakbench              stored attacks PAIR and JBC on 100 behaviours (arXiv 2404.01318)
     jailbreakbench-multi-turn   the same, answered as stored where the attack had worked, then asked to go on
 
@@ -46,8 +47,10 @@ def templates() -> tuple[tuple[str, str], ...]:
 
 def joined(name: str, where: str) -> list[Item]:
     """The questions of a set, each inside one template."""
-    questions, _, seed = name.partition("#")
-    pool, items = templates(), []
+    questions, _, more = name.partition("#")
+    seed, _, most = more.partition(",")
+    pool = [(form, text) for form, text in templates() if not most or len(text) <= int(most)]
+    items = []
     for item in HARMFUL[questions](where):
         form, text = pool[seed_of("jailbreak", seed or "0", item.key) % len(pool)]
         asked = item.messages[-1].content.join(PLACE.split(text))
