@@ -48,14 +48,13 @@ def choose_cut(
     batch = collate(pairs, tuple(range(len(pairs))), pad_id=pad_id)
     costs: dict[int, float] = {}
     with torch.inference_mode():
-        hidden = model.model(
-            input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False, output_hidden_states=True
-        )
+        with _states_seen(model.model.layers) as seen:
+            hidden = model.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False)
         whole_NV = _logprobs(model, hidden.last_hidden_state, batch)
         for start in range(1, num_layers):
             with layers_left(model, range(start + size, depth)):
                 last_BTD = model.model(
-                    inputs_embeds=hidden.hidden_states[start], attention_mask=batch.mask_BT, use_cache=False
+                    inputs_embeds=seen[start], attention_mask=batch.mask_BT, use_cache=False
                 ).last_hidden_state
             pruned_NV = _logprobs(model, last_BTD, batch)
             costs[start] = float((whole_NV.exp() * (whole_NV - pruned_NV)).sum(-1).mean())
@@ -102,6 +101,26 @@ def layers_left(model: Any, keep: Sequence[int]) -> Iterator[None]:
             model.config.layer_types = types
         for number, layer in zip(numbers, layers, strict=True):
             layer.self_attn.layer_idx = number
+
+
+@contextmanager
+def _states_seen(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """The states in front of each layer, as it is run.
+
+    transformers' own way (`output_hidden_states`) leaves hooks on the layers for good, and a layer with hooks is
+    computed by another path, with other roundings.
+    """
+    seen: list[Tensor] = []
+
+    def see(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> None:
+        seen.append(args[0] if args else given["hidden_states"])
+
+    hooks = [layer.register_forward_pre_hook(see, with_kwargs=True) for layer in layers]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _logprobs(model: Any, hidden_BTD: Tensor, batch: Batch) -> Tensor:
