@@ -1,5 +1,6 @@
 """What several tests share: the root of the repository, a recipe with every key written out, a tiny model."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tests.tiny import write_tiny
 if TYPE_CHECKING:
     from spiritsafe.models.local import LocalModel
 
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # models that tests write themselves; stderr is compared
 settings.register_profile("untimed", deadline=None)  # no test is about time: the machine may be busy
 settings.load_profile("untimed")
 

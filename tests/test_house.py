@@ -24,7 +24,7 @@ FLOORS = (
     ("models",),
     ("make", "measure", "guard", "prove"),
     ("report",),
-    ("house", "distil", "pipeline", "laboratory", "matched", "photocopy"),
+    ("house", "distil", "pipeline", "laboratory", "matched", "photocopy", "making"),
     ("cli",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -55,7 +55,7 @@ def run(
         show.say(f"run directory: {open_run.folder}")
         verdicts = run_any(open_run, show)
         _print_verdicts(verdicts, as_json=as_json)
-        if not as_json:
+        if not as_json and open_run.path("report.html").is_file():
             typer.echo(f"report: {open_run.path('report.html')}")
 
 
@@ -133,6 +133,43 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
         _print_verdicts(verdicts, as_json=as_json)
         if not as_json:
             typer.echo(f"report: {path}")
+
+
+@app.command()
+def make(
+    teacher: Annotated[str, typer.Argument(help="The teacher's address, e.g. smollm2 or openai:NAME@URL.")],
+    overrides: Overrides = None,
+    prompts: Annotated[str, typer.Option(help="FILE.jsonl, FILE.txt, self:NUM or task:FAMILY:NUM.")] = "",
+    method: Annotated[str, typer.Option(help="text, cached, online, gkd, policy-gradient or judged.")] = "",
+    student: Annotated[str, typer.Option(help="pruned:LAYERS, a local model's address, or config:FILE.")] = "",
+    out: Annotated[Path, typer.Option("-o", "--out", help="The directory to make it in.")] = Path("made"),
+    tokens: Annotated[int | None, typer.Option(help="Train on so many answer tokens instead of epochs.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Train for so many seconds instead of epochs.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts, picked by the seed.")] = None,
+    seed: Annotated[int, typer.Option(help="The seed of all there is to draw.")] = 0,
+    resume: Annotated[Path | None, typer.Option(help="Continue this directory.")] = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Say what the teacher can give, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a small student from a teacher; the same command continues a killed one.
+
+    KEY=VALUE sets what has no option, e.g. make.learning_rate=3e-4, data.collect.sampling.max_tokens=256.
+    """
+    from spiritsafe import making
+
+    if probe:
+        making.print_probe(teacher, student, as_json=as_json)
+        return
+    options = making.Options(prompts, method, student, limit, seed, tokens, seconds)
+    settings = making.settings_of(teacher, options, overrides or [])
+    if dry_run:
+        typer.echo(settings.model_dump_json(indent=1))
+        return
+    made = making.make_student(settings, resume or out, resume=resume is not None)
+    if made.verdicts and not as_json:
+        _print_verdicts(made.verdicts, as_json=False)
+    typer.echo(making.told(made, as_json=as_json))
 
 
 @app.command()

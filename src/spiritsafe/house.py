@@ -140,7 +140,9 @@ def describe_student(house: House, verdicts: Sequence[Verdict]) -> None:
     start, trained = records["start"]["notes"], records["student"]["notes"]
     write_card(
         house.run.path(STUDENT),
-        recipe=recipe,
+        name=f"{recipe.run.name} student",
+        seed=recipe.run.seed,
+        settings={key: str(value) for key, value in recipe.make},
         verdicts=verdicts,
         teacher=records["teacher"]["notes"],
         method={

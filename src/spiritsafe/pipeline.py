@@ -48,6 +48,7 @@ STAGES = {
     "loop": "spiritsafe.pipeline:run_recipe",
     "matched": "spiritsafe.matched.stages:run_matched",
     "photocopy": "spiritsafe.photocopy:run_photocopy",
+    "make": "spiritsafe.making:run_making",
 }
 POWER_SIZES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 

@@ -24,6 +24,7 @@ KINDS = {
     "loop": "spiritsafe.recipe:Recipe",
     "matched": "spiritsafe.recipe_matched:MatchedRecipe",
     "photocopy": "spiritsafe.recipe_photocopy:PhotocopyRecipe",
+    "make": "spiritsafe.make.verb.settings:MakeSettings",
 }
 
 
@@ -258,9 +259,14 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(name, f"is not TOML: {error}") from None
-    for override in overrides:
-        _override(data, override)
+    override(data, overrides)
     return parse_any(data, where=name)
+
+
+def override(data: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set `key.below=value` (a TOML value, else a text) in a recipe not yet validated. Raises `RecipeError`."""
+    for text in overrides:
+        _override(data, text)
 
 
 def parse_any(data: Mapping[str, Any], where: str = "recipe") -> AnyRecipe:

@@ -49,18 +49,22 @@ def run_folder(recipe: AnyRecipe, root: Path) -> Path:
 
 
 @contextmanager
-def opened(recipe: R, root: Path, *, resume: Path | None = None) -> Iterator[tuple[Run[R], list[str]]]:
+def opened(
+    recipe: R, root: Path, *, resume: Path | None = None, folder: Path | None = None
+) -> Iterator[tuple[Run[R], list[str]]]:
     """Create or continue a run, locked against a second process; yields it and warnings of what was repaired.
+
+    It lives in `root/NAME-DIGEST` unless `folder` says where.
 
     Raises `RunError` where the directory belongs to another recipe (the differing keys are named),
     cannot be written, or is in use, or where `resume` is no run directory. A new directory in which no
     stage left anything is removed when the block ends with an error.
     """
-    folder = resume or run_folder(recipe, root)
+    option, folder = ("-o DIR" if folder else "--runs DIR"), resume or folder or run_folder(recipe, root)
     if resume and not (resume / "recipe.json").is_file():
         raise RunError(str(resume), "is not a run directory", "name one that holds a recipe.json")
     new = [path for path in (folder, folder.parent) if not path.exists()]
-    with writing(folder):
+    with writing(folder, option=option):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     try:
@@ -70,7 +74,7 @@ def opened(recipe: R, root: Path, *, resume: Path | None = None) -> Iterator[tup
         raise RunError(str(folder), "is in use by another process", "wait for it or stop it") from None
     try:
         run = Run(folder, recipe, recipe_digest(recipe))
-        _claim(run)
+        _claim(run, option)
         warnings = [w for w in map(repair_jsonl, sorted(folder.rglob("*.jsonl"))) if w]
         for leftover in list(folder.rglob(".*.tmp")):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
@@ -107,14 +111,14 @@ def outputs_of(run: Run[Any], files: Sequence[Path]) -> dict[str, str]:
     return {str(f.relative_to(run.folder)): file_digest(f) for f in flat}
 
 
-def _claim(run: Run[Any]) -> None:
+def _claim(run: Run[Any], option: str) -> None:
     path = run.path("recipe.json")
     new = run.recipe.model_dump(mode="json")
     if path.exists():
         old = read_json(path)
         if old["digest"] != run.digest:
             keys = ", ".join(differing_keys(old["recipe"], new)) or "(the recipe's form)"
-            raise RunError(str(run.folder), f"belongs to another recipe; these keys differ: {keys}", "use --runs DIR")
+            raise RunError(str(run.folder), f"belongs to another recipe; these keys differ: {keys}", f"use {option}")
         return
     write_json(path, {"digest": run.digest, "recipe": new})
     write_json(run.path("environment.json"), environment(run.recipe.run.seed))

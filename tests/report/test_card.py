@@ -26,7 +26,8 @@ def card(
     teacher = {"address": text, "digest": "d" * 64, "hub_id": "org/teacher"}
     data: dict[str, str | int] = {"prompts": text, "answers": 120}
     given = {"teacher": teacher, "method": {"method": text}, "data": data, "licence": licence}
-    path = write_card(folder, recipe=parse_recipe(recipe), verdicts=verdicts, **given)  # type: ignore[arg-type]
+    settings = {key: str(value) for key, value in parse_recipe(recipe).make}
+    path = write_card(folder, name="small student", seed=0, settings=settings, verdicts=verdicts, **given)  # type: ignore[arg-type]
     _, front, body = path.read_text(encoding="utf-8").split("---\n", 2)
     return yaml.safe_load(front), body
 

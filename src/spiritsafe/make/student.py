@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import writing
+from spiritsafe.models.quiet import quieten
 
 MAX_SHARD = "4GB"
 
@@ -16,6 +17,7 @@ def save_student(model: Any, tokenizer: Any, target: Path, *, beside: Sequence[P
 
     `beside` are files that go along, e.g. the model card.
     """
+    quieten()
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp"))

@@ -20,12 +20,14 @@ from spiritsafe.models.gguf_form import (
     split_layer,
     unpermute,
 )
+from spiritsafe.models.quiet import quieten
 
 CONTROL, USER_DEFINED = 3, 4
 
 
 def convert_gguf(source: Path, target: Path) -> None:
     """Write `source` as a Hugging Face model directory. Raises `ModelError` naming what does not fit."""
+    quieten()
     try:
         model, tokenizer = _parts(source)
     except KeyError as error:

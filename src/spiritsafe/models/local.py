@@ -4,7 +4,6 @@ Weights run in float32 unless `dtype` says otherwise; logits are always float32.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from spiritsafe.cache import cache_dir, scratch_dir, sweep
 from spiritsafe.errors import MissingExtra, ModelError, writing
 from spiritsafe.models.base import OnExchange, OnText, Request, Scores, identity
 from spiritsafe.models.pypi import pypi_file
+from spiritsafe.models.quiet import quieten
 from spiritsafe.record import Exchange, Usage, file_digest
 
 try:
@@ -97,7 +97,7 @@ class LocalModel:
             return True
         if max(ids) >= self.model.config.vocab_size:
             return False
-        text, stopped = cut_at(self._text(ids), exchange.sampling.stop)
+        text, stopped = cut_at(self.text_of(ids), exchange.sampling.stop)
         ended = stopped or ids[-1] in self.end_ids
         return text == exchange.answer and ended == (exchange.finish_reason == "stop")
 
@@ -109,7 +109,7 @@ class LocalModel:
         def finished(i: int, row: Row) -> bool:
             ended = row.drawn[-1] in self.end_ids or len(row.drawn) >= row.sampling.max_tokens
             if said or row.sampling.stop:
-                text = self._text(row.drawn)
+                text = self.text_of(row.drawn)
                 ended = ended or any(s in text for s in row.sampling.stop)
                 if said:
                     text, stopped = cut_at(text, row.sampling.stop)
@@ -125,7 +125,7 @@ class LocalModel:
         return [self._exchange(q, row, started, elapsed) for q, row in zip(requests, rows, strict=True)]
 
     def _exchange(self, request: Request, row: Row, started: float, elapsed: float) -> Exchange:
-        text, stopped = cut_at(self._text(row.drawn), request.sampling.stop)
+        text, stopped = cut_at(self.text_of(row.drawn), request.sampling.stop)
         stopped = stopped or row.drawn[-1] in self.end_ids
         return Exchange(
             **identity(self.address, self.digest, request),
@@ -138,7 +138,8 @@ class LocalModel:
             elapsed_s=elapsed,
         )
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Tokens of an answer as text, its end left out."""
         text: str = self.tokenizer.decode([i for i in ids if i not in self.end_ids], skip_special_tokens=True)
         return text
 
@@ -215,12 +216,9 @@ def open_hub(address: str, rest: str, batch: int = 64) -> LocalModel:
 
 def load_parts(folder: Path, *, dtype: Any = torch.float32) -> tuple[Any, Any]:
     """The transformers model and tokenizer of a directory; `dtype="auto"` is as stored. Raises `ModelError`."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    quieten()
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True

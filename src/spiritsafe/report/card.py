@@ -5,14 +5,13 @@ Every text is made harmless: in the front matter as a double-quoted YAML scalar,
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from spiritsafe.make.objective import Objective
-from spiritsafe.recipe import Recipe
 from spiritsafe.record import Verdict, write_atomic
 from spiritsafe.report.render import render
 from spiritsafe.report.text import visible
@@ -26,14 +25,16 @@ SCHEME = re.compile(r"(https?|ftp|mailto|xmpp|javascript):", re.IGNORECASE)
 def write_card(
     student_dir: Path,
     *,
-    recipe: Recipe,
+    name: str,
+    seed: int,
+    settings: Mapping[str, str],
     verdicts: Sequence[Verdict],
     teacher: dict[str, str],
-    method: dict[str, str],
+    method: dict[str, str | int],
     data: dict[str, str | int],
     licence: str,
 ) -> Path:
-    """Write the card of a student, atomically.
+    """Write the card of a student, atomically; `settings` are those of its training.
 
     `teacher` has at least `address` and `digest`; with `hub_id`, or where the address is one, the card
     names it as the base model. `method` says by name how the student learned: its start, method and loss.
@@ -44,9 +45,9 @@ def write_card(
         "card.md.jinja",
         _finalize,
         {"yaml": yaml_text},
-        name=f"{recipe.run.name} student",
-        recipe=recipe,
-        settings={key: str(value) for key, value in recipe.make},
+        name=name,
+        seed=seed,
+        settings=settings,
         verdicts=student_verdicts(verdicts),
         limits=list(dict.fromkeys(limit for v in student_verdicts(verdicts) for limit in v.limits)),
         teacher=teacher,

@@ -1,0 +1,1 @@
+"""What `spiritsafe make` does inside this room: its settings, what a teacher allows, and the stages to a student."""
