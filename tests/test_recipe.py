@@ -1,5 +1,6 @@
 """Recipes: a mistyped key is never ignored, and what cannot work is refused with the reason."""
 
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -236,3 +237,19 @@ def test_a_comparison_is_validated_like_the_loop(tmp_path: Path, override: str, 
 def test_where_the_whole_loop_is_needed_a_comparison_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is of kind 'matched'; this needs a recipe of the whole loop"):
         load_recipe(write(tmp_path / "small.toml", MATCHED))
+
+
+def test_a_photocopy_recipe_has_its_own_keys_and_suggestions(root: Path) -> None:
+    text = (root / "tests" / "e2e" / "photocopy.toml").read_text()
+    data = tomllib.loads(text)
+    assert parse_any(data).kind == "photocopy"
+    for change, message in (
+        ({"copies": {"generations": 1}}, "copies.generations"),
+        ({"copies": {"real_shar": 0.5}}, "did you mean 'real_share'"),
+        ({"measure": {"margins": {"kl_nat": 1}}}, "did you mean 'kl_nats'"),
+        ({"guard": {}}, "guard: unknown key"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            parse_any(data | change)
+    with pytest.raises(RecipeError, match="is of kind 'photocopy'"):
+        load_recipe(root / "tests" / "e2e" / "photocopy.toml")
