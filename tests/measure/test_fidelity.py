@@ -45,7 +45,7 @@ def itself(teacher: LocalModel, answers: list[Exchange]) -> Fidelity:
 def test_a_model_is_its_own_perfect_copy(itself: Fidelity) -> None:
     kl, agreement, _, acceptance, _ = fidelity_verdicts("teacher", itself, seed=0, resamples=200)
     assert (kl.value, kl.interval) == (0.0, (0.0, 0.0))
-    assert acceptance.value == pytest.approx(1.0, abs=1e-5)
+    assert 1 - 1e-5 < acceptance.value <= 1
     assert (agreement.value, agreement.interval) == (1.0, (1.0, 1.0))
 
 

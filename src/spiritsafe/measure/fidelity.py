@@ -76,7 +76,7 @@ def compare(
         kl.append(_kl(p_TV, q_TV))
         agree.append(float((p_TV.argmax(-1) == q_TV.argmax(-1)).sum()))
         bits.append(-float(q_TV.gather(-1, torch.tensor(answer)[:, None]).sum()) / log(2))
-        accepted.append(float(torch.minimum(p_TV, q_TV).exp().sum()))
+        accepted.append(min(float(len(answer)), float(torch.minimum(p_TV, q_TV).exp().sum())))
         bins.append(_binned(q_TV, torch.tensor(answer)))
     tokens = tuple(len(answer) for _, answer in pairs)
     num_bytes = tuple(len(e.answer.encode()) for e in exchanges)
