@@ -17,6 +17,7 @@ from spiritsafe.report.svg import Point, Series, line_chart
 from spiritsafe.report.text import number, visible
 
 TONES = {"text": 0, "cached": 1, "online": 2, "on-policy": 3}
+ASIDE = 0.012  # of the axis, so that the bars of methods can be told apart
 HEADINGS = {
     "tokens": "The same number of answer tokens",
     "seconds": "The same seconds of training",
@@ -173,7 +174,7 @@ def _line(each: Each, verdicts: Sequence[Verdict], curves: Sequence[CurvePoint])
         v.name: v for v in verdicts if (v.detail.get("budget"), v.detail.get("method")) == (each.budget, each.method)
     }
     last = next(p for p in curves if (p.budget, p.method, p.share) == (each.budget, each.method, 1.0))
-    seeds = " ".join(number(value, 3) for value in last.seeds)
+    seeds = ", ".join(number(value, 3) for value in last.seeds)
     return Line(each.label, each, seeds, mine["kl to teacher"], mine["top-1 agreement"], mine.get("task accuracy"))
 
 
@@ -197,9 +198,10 @@ def _figures(curves: Sequence[CurvePoint]) -> list[Figure]:
     for budget in dict.fromkeys(p.budget for p in curves):
         label, x_of = along[budget]
         mine = [p for p in curves if p.budget == budget]
+        apart = ASIDE * max(x_of(p) for p in mine)
         series = [
-            Series(name, tuple(Point(x_of(p), p.kl, p.low, p.high) for p in mine if p.label == name), TONES[method])
-            for name, method in dict.fromkeys((p.label, p.method) for p in mine)
+            Series(name, tuple(_beside(p, x_of(p) + number * apart) for p in mine if p.label == name), TONES[method])
+            for number, (name, method) in enumerate(dict.fromkeys((p.label, p.method) for p in mine))
         ]
         chart = line_chart(
             series,
@@ -210,10 +212,15 @@ def _figures(curves: Sequence[CurvePoint]) -> list[Figure]:
         )
         caption = (
             f"{READ[budget]} Lower is closer. Bars: 95 % intervals over held-out prompts, which all methods share, so "
-            "bars that overlap may still be apart when paired (see the table of pairs)."
+            "bars that overlap may still be apart when paired (see the table of pairs). Methods are drawn a little "
+            "aside of one another."
         )
         found.append(Figure(HEADINGS[budget], caption, chart))
     return found
+
+
+def _beside(point: CurvePoint, x: float) -> Point:
+    return Point(x, point.kl, point.low, point.high)
 
 
 def _moment(iso: str) -> str:
