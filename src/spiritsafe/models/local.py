@@ -5,7 +5,7 @@ Weights run in float32 unless `dtype` says otherwise; logits are always float32.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "torch", "torch") from None
 
+# How rows are extended; a model may be given another way of the same form.
+DECODE: Callable[..., None] = decode
 CONVERTING = ".converting-"
 # Prompt tokens, padding included, that go through the model at once: about 1.5 GB of keys and values at 135 M.
 MOST_TOKENS = 32_768
@@ -36,7 +38,7 @@ class LocalModel:
 
     def __init__(self, address: str, digest: str, model: Any, tokenizer: Any, *, batch: int = 64) -> None:
         self.address, self.digest, self.batch = address, digest, batch
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model, self.tokenizer, self.decode = model.eval(), tokenizer, DECODE
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
         self.end_ids = _end_ids(model, tokenizer)
 
@@ -120,7 +122,7 @@ class LocalModel:
             return ended
 
         with torch.inference_mode():
-            decode(self.model, rows, pad_id=self.pad_id, finished=finished)
+            self.decode(self.model, rows, pad_id=self.pad_id, finished=finished)
         elapsed = time.time() - started
         return [self._exchange(q, row, started, elapsed) for q, row in zip(requests, rows, strict=True)]
 
