@@ -1,8 +1,8 @@
 """Rows of signals to bytes and back, entropy-coded by a model that adapts to what it has coded.
 
-A row's tokens are a set: those expected after the token before, and those of the rows just before, cost a yes
-or a no; the rest is written in order of level by an adaptive tree over the vocabulary. Only integers enter the
-model, so bytes decode alike everywhere. C++ where it compiles, else the same model here, about 300 times slower.
+A row's tokens are a set. Those that followed the same token before, were with the same likeliest token, or were in
+the rows just before, cost a yes or a no each; the rest is written in order of id by an adaptive tree over the
+vocabulary. Only integers enter the model, so bytes decode alike everywhere. C++ where it compiles, else the same model here, about 300 times slower.
 Suffixes: T rows, K entries.
 """
 
@@ -49,7 +49,7 @@ class Coder(Protocol):
     """The adaptive model: exchanges are encoded or decoded in the same order, each continues the one before."""
 
     def encode(self, rows: Rows) -> bytes:
-        """The rows of one exchange."""
+        """The rows of one exchange. Raises `ValueError` where a row's ids are repeated or outside of the vocabulary."""
         ...
 
     def decode(self, data: bytes, num: int, width: int) -> Rows:
@@ -77,11 +77,13 @@ class NativeCoder:
         """See `Coder`."""
         parts = [np.array(part, order="C") for part in rows.parts()]
         num, width = rows.ids_TK.shape
-        room = 64 + 8 * num * (width + 4)
+        room = 64 + 16 * num * (width + 4)
         out = ctypes.create_string_buffer(room)
         size = self._library.signal_encode(
             self._model, ctypes.c_int64(num), width, *map(_pointer, parts), out, ctypes.c_int64(room)
         )
+        if size == -2:
+            raise ValueError("ids are repeated or outside of the vocabulary")
         assert size >= 0
         return out.raw[:size]
 
@@ -91,7 +93,7 @@ class NativeCoder:
         if self._library.signal_decode(
             self._model, ctypes.c_int64(num), width, *map(_pointer, rows.parts()), data, ctypes.c_int64(len(data))
         ):
-            raise ValueError("the bytes end too early")
+            raise ValueError("the bytes are not such rows")
         return rows
 
 
@@ -116,7 +118,7 @@ class PlainCoder:
         for t, (entries, tail, token) in enumerate(self._model.decode(data, num)):
             n = len(entries)
             if n > width:
-                raise ValueError("the bytes end too early")
+                raise ValueError("the bytes are not such rows")
             rows.counts_T[t], rows.tails_T[t], rows.tokens_T[t] = n, tail, token
             rows.ids_TK[t, :n], rows.levels_TK[t, :n] = [e[0] for e in entries], [e[1] for e in entries]
         return rows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spiritsafe.errors import DataError
 
-VERSION = 2
+VERSION = 3
 HEAD = struct.Struct("<4sI16s")
 RECORD = struct.Struct("<HHIII")  # bytes of the id, entries a row, rows, bytes of the rows, checksum
 SUFFIX = ".signals"
