@@ -1,7 +1,8 @@
 """Shards: files of records, one for each exchange, that are only ever appended to.
 
 A file begins with `SPSG`, the format's version and 16 bytes of the manifest's digest. A record is a header
-(lengths, CRC-32 of all that follows it), the exchange's id and the coded rows. Each record continues the
+(lengths, CRC-32 of all that follows it, a checksum of these), the exchange's id and the coded rows. A last record
+that is not all there is torn, and ignored; anything else that does not add up is damage. Each record continues the
 entropy model of those before it, which starts anew in every shard: to read one, the shard is decoded up to it.
 """
 
@@ -14,7 +15,7 @@ from spiritsafe.errors import DataError
 
 VERSION = 3
 HEAD = struct.Struct("<4sI16s")
-RECORD = struct.Struct("<HHIII")  # bytes of the id, entries a row, rows, bytes of the rows, checksum
+RECORD = struct.Struct("<HHIIIH")  # bytes of the id, entries a row, rows, bytes of the rows, checksum, header's own
 SUFFIX = ".signals"
 
 
@@ -49,7 +50,8 @@ def header(manifest: str) -> bytes:
 def record(exchange: str, data: bytes, *, num: int, width: int) -> bytes:
     """The bytes of one exchange."""
     name = exchange.encode()
-    return RECORD.pack(len(name), width, num, len(data), _checksum(name, data, num, width)) + name + data
+    lengths = (len(name), width, num, len(data), _checksum(name, data, num, width))
+    return RECORD.pack(*lengths, _header_checksum(*lengths)) + name + data
 
 
 def index(path: Path, manifest: str, *, last: bool) -> tuple[list[Found], int]:
@@ -86,7 +88,10 @@ def _record_at(path: Path, data: bytes, at: int) -> Found | None:
     start = at + RECORD.size
     if start > len(data):
         return None
-    name, width, num, size, checksum = RECORD.unpack_from(data, at)
+    name, width, num, size, checksum, own = RECORD.unpack_from(data, at)
+    if own != _header_checksum(name, width, num, size, checksum):
+        what = f"the record at byte {at} is damaged: its header's checksum does not match"
+        raise DataError(str(path), what, "delete this shard and capture again")
     if start + name + size > len(data):
         return None
     exchange = data[start : start + name].decode(errors="replace")
@@ -95,6 +100,10 @@ def _record_at(path: Path, data: bytes, at: int) -> Found | None:
 
 def _checksum(name: bytes, data: bytes, num: int, width: int) -> int:
     return zlib.crc32(data, zlib.crc32(name + struct.pack("<II", num, width)))
+
+
+def _header_checksum(*lengths: int) -> int:
+    return zlib.crc32(struct.pack("<5I", *lengths)) & 0xFFFF
 
 
 def _difference(data: bytes, wanted: bytes) -> str:

@@ -20,7 +20,7 @@ class Writer:
         self._folder, self._vocab, self._most = folder, int(manifest["vocab"]), shard_tokens
         self._digest = digest_of(manifest)
         paths = shards(folder)
-        self._number = max(0, len(paths) - 1)
+        self._number = int(paths[-1].stem) if paths else 0
         self._there: set[str] = set()
         last: list[Found] = []
         for path in paths:
