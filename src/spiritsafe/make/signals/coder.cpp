@@ -72,6 +72,7 @@ struct Entry { u32 id; u8 level, in; u16 candidate; };
 struct Model {
     int vocab, width = 1, blocks, num = 0, tail = 0, some = 0, last = 0, shift = 0, shifted = 0, size = 0;
     u64 row = 0;
+    bool broken = false;
     u32 context;
     std::vector<Cell> counts, tails, lasts, tops, flags, levels, ids, above, places, bits;
     std::vector<List> lists;
@@ -107,6 +108,7 @@ struct Model {
     template <class IO> u32 down(IO& io, u32 node, int depth, u32 id) {
         for (; depth < width; depth++) node = node << 1 | u32(io.bit(at(node, depth), id >> (width - 1 - depth) & 1, SLOW));
         node -= 1u << width;
+        broken |= node >= u32(vocab);
         return node < u32(vocab) ? node : 0;
     }
     // An id not below `before`, with `left` to come: along the path of `before` a 0 is impossible where that has a 1.
@@ -206,7 +208,7 @@ struct Model {
         token = int32_t(place < n ? found[place].id : down(io, 1, 0, u32(token)));
         for (int k = 0; k < n; k++) { id[k] = int32_t(found[k].id); level[k] = found[k].level; }
         context = u32(token);
-        return true;
+        return !broken;
     }
     template <class IO> bool entries(IO& io, int n, const int32_t* id, const u8* level) {
         constexpr bool encoding = std::is_same_v<IO, Encoder>;
@@ -247,7 +249,10 @@ struct Model {
             if (got < n) return false;
             std::sort(found + known, found + n, [](const Entry& a, const Entry& b) { return a.id < b.id; });
         }
-        for (int k = known; k < n; k++) found[k].id = next(io, found[k].id, k > known ? found[k - 1].id : 0, n - k);
+        for (int k = known; k < n; k++) {
+            found[k].id = next(io, found[k].id, k > known ? found[k - 1].id : 0, n - k);
+            if (there(found[k].id) || (k > known && found[k].id == found[k - 1].id)) return false;
+        }
         for (int k = known; k < n; k++) found[k] = {found[k].id, u8(new_level(io, found[k].level)), 0, 0};
         renew(lists[from], 0);
         renew(lists[by_top[top]], 1);
@@ -258,6 +263,7 @@ struct Model {
     template <class IO> u32 likeliest(IO& io, u32 id) {
         const int place = tree(io, &tops[(tail >> 4) * 128], 7, there(id) ? int(where[id] & 0xFFFF) : 127, FAST);
         const u32 top = place < size ? cand[place].id : down(io, 1, 0, id);
+        broken |= place >= size && there(top);
         if (!there(top)) {
             cand[size] = {top, 0, 0, 0, 0, 0};
             where[top] = row << 16 | u64(size++);
@@ -291,7 +297,7 @@ int signal_decode(void* model, int64_t rows, int width, int32_t* n, int32_t* ids
     int32_t id[ENTRIES];
     u8 level[ENTRIES];
     for (int64_t t = 0; t < rows; t++) {
-        static_cast<Model*>(model)->code(io, n[t], id, level, tails[t], tokens[t]);
+        if (!static_cast<Model*>(model)->code(io, n[t], id, level, tails[t], tokens[t])) return -1;
         if (n[t] > width || io.at > size + 4) return -1;
         std::memcpy(ids + t * width, id, n[t] * sizeof(int32_t));
         std::memcpy(levels + t * width, level, n[t]);

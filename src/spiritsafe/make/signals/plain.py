@@ -8,6 +8,7 @@ LIST, SAMPLE, LAST, SLOW, FAST = 96, 255, 254, 250, 100
 RATE = [131072 // (2 * n + 3) for n in range(256)]
 SHARE = [1024 // (n + 1) for n in range(256)]
 KIND = [1 + 2 * min(3, (n.bit_count() + 1) // 2) + (n & 1) for n in range(256)]
+WRONG = "the bytes are not such rows"
 FULL, WORD = (1 << 64) - 1, 1 << 32
 Pair = tuple[int, int]  # id, level
 Row = tuple[list[Pair], int, int]
@@ -123,7 +124,7 @@ class PlainModel:
             if coding.at > len(data) + 4:
                 break
         if coding.at != len(data) + 4:
-            raise ValueError("the bytes are not such rows")
+            raise ValueError(WRONG)
         return rows
 
     def _code(self, coding: Coding, wanted: dict[int, int], tail: int, token: int) -> Row:
@@ -152,7 +153,8 @@ class PlainModel:
         found = [(top, self._tree(coding, ("top", self._tail >> 4), 8, wanted.get(top, 0)))]
         hits = self._hits(coding, known, wanted, top, n - 1)
         found += [(c.id, self._known_level(coding, c, wanted.get(c.id, 0))) for c in hits]
-        found += self._misses(coding, sorted((i, v) for i, v in wanted.items() if i not in known), n - len(found))
+        others = sorted((i, v) for i, v in wanted.items() if i not in known)
+        found += self._misses(coding, known, others, n - len(found))
         for which, key in enumerate(keys):
             _renew(self._lists[key], found, {i: c.slots[which] for i, c in known.items() if which in c.slots})
         return found
@@ -161,6 +163,8 @@ class PlainModel:
         places = list(known)
         place = self._tree(coding, ("likeliest", self._tail >> 4), 7, places.index(wanted) if wanted in known else 127)
         top = places[place] if place < len(places) else self._down(coding, 1, 0, wanted)
+        if place >= len(places) and top in known:
+            raise ValueError(WRONG)
         known.setdefault(top, Candidate(top))
         return top
 
@@ -176,10 +180,12 @@ class PlainModel:
                 hits.append(c)
         return hits
 
-    def _misses(self, coding: Coding, wanted: list[Pair], num: int) -> list[Pair]:
+    def _misses(self, coding: Coding, known: dict[int, Candidate], wanted: list[Pair], num: int) -> list[Pair]:
         ids, before = [], 0
         for k in range(num):
             before = self._next(coding, wanted[k][0] if coding.encoding else 0, before, num - k)
+            if before in known or before in ids[-1:]:
+                raise ValueError(WRONG)
             ids.append(before)
         return [(i, self._new_level(coding, wanted[k][1] if coding.encoding else 0)) for k, i in enumerate(ids)]
 
@@ -225,7 +231,9 @@ class PlainModel:
         for at in range(self._width - 1 - depth, -1, -1):
             node = node << 1 | coding.bit(self._cells["id", node], i >> at & 1, SLOW)
         found = node - (1 << self._width)
-        return found if found < self._vocab else 0
+        if found >= self._vocab:
+            raise ValueError(WRONG)
+        return found
 
     def _tree(self, coding: Coding, name: object, bits: int, value: int) -> int:
         node = 1
