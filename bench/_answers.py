@@ -16,7 +16,7 @@ from torch import Tensor
 from bench._schema import note
 from spiritsafe.cache import cache_dir
 from spiritsafe.models import ask, open_model, user
-from spiritsafe.models.scoring import answer_hidden
+from spiritsafe.models.scoring import Pair, answer_hidden
 from spiritsafe.record import Sampling, digest_of
 
 QUESTIONS = Path(__file__).parents[2] / "shared" / "data" / "capability" / "gsm8k" / "test.jsonl"
@@ -25,11 +25,10 @@ WRITTEN, ASKED, PROMPT_TOKENS, ANSWER_TOKENS, BATCH = 208, 104, 32, 128, 8
 
 @dataclass(frozen=True)
 class Answers:
-    """Answer positions, one answer after the other: hidden states, the token said, the answers' lengths; the head."""
+    """Answers as (prompt ids, answer ids), the teacher's hidden states (T, E) at their positions, and its head."""
 
-    hidden_NE: Tensor
-    tokens_N: Tensor
-    lengths: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+    hidden: tuple[Tensor, ...]
     head_VE: Tensor
 
 
@@ -42,25 +41,25 @@ def answers(seed: int) -> Answers:
         made = kept.with_suffix(".part")
         torch.save(_made(local, seed), made)
         made.replace(kept)
-    hidden_NE, tokens_N, lengths = torch.load(kept)
-    return Answers(hidden_NE, tokens_N, tuple(lengths.tolist()), local.model.lm_head.weight.detach().float())
+    pairs, hidden = torch.load(kept)
+    return Answers(tuple(pairs), tuple(hidden), local.model.lm_head.weight.detach().float())
 
 
 def _settings() -> list[int]:
     return [WRITTEN, ASKED if QUESTIONS.exists() else 0, PROMPT_TOKENS, ANSWER_TOKENS]
 
 
-def _made(local: Any, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _made(local: Any, seed: int) -> tuple[list[Pair], list[Tensor]]:
     questions = QUESTIONS.read_text(encoding="utf-8").splitlines()[:ASKED] if QUESTIONS.exists() else []
     wanted = Sampling(max_tokens=PROMPT_TOKENS, seed=seed)
-    asked = [replace(r, open_turn="user") for r in ask([()], wanted, n=WRITTEN + ASKED - len(questions), purpose="prompts")]
+    num = WRITTEN + ASKED - len(questions)
+    asked = [replace(r, open_turn="user") for r in ask([()], wanted, n=num, purpose="prompts")]
     written = [e.answer for e in local.generate(asked) if e.answer.strip()]
     prompts = [user(text) for text in [*written, *(json.loads(line)["question"] for line in questions)]]
     said = local.generate(ask(prompts, wanted.model_copy(update={"max_tokens": ANSWER_TOKENS})))
     note(f"{len(said)} answers")
-    pairs, hidden = [local.pair(e) for e in said], []
+    pairs = [local.pair(e) for e in said]
     with torch.inference_mode():
-        for start in range(0, len(pairs), BATCH):
-            hidden += answer_hidden(local.model, pairs[start : start + BATCH], pad_id=local.pad_id)
-    tokens = torch.tensor([token for _, answer in pairs for token in answer])
-    return torch.cat(hidden).clone(), tokens, torch.tensor([len(answer) for _, answer in pairs])
+        parts = [pairs[start : start + BATCH] for start in range(0, len(pairs), BATCH)]
+        hidden = [h.clone() for part in parts for h in answer_hidden(local.model, part, pad_id=local.pad_id)]
+    return pairs, hidden

@@ -2,8 +2,8 @@
 
 A row's tokens are a set. Those that followed the same token before, were with the same likeliest token, or were in
 the rows just before, cost a yes or a no each; the rest is written in order of id by an adaptive tree over the
-vocabulary. Only integers enter the model, so bytes decode alike everywhere. C++ where it compiles, else the same model here, about 300 times slower.
-Suffixes: T rows, K entries.
+vocabulary. Only integers enter the model, so bytes decode alike everywhere. C++ where it compiles, else the same
+model here, about 300 times slower. Suffixes: T rows, K entries.
 """
 
 import ctypes

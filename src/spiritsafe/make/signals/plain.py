@@ -181,7 +181,8 @@ class PlainModel:
         return hits
 
     def _misses(self, coding: Coding, known: dict[int, Candidate], wanted: list[Pair], num: int) -> list[Pair]:
-        ids, before = [], 0
+        ids: list[int] = []
+        before = 0
         for k in range(num):
             before = self._next(coding, wanted[k][0] if coding.encoding else 0, before, num - k)
             if before in known or before in ids[-1:]:
@@ -212,7 +213,9 @@ class PlainModel:
     def _near(self, coding: Coding, name: object, bits: int, level: int, start: int) -> int:
         most = (1 << bits) - 1
         found = self._tree(coding, ("near", name), bits, level - start if 0 <= level - start <= most else most)
-        return min(max(start + found, 0), LAST) if found < most else self._tree(coding, ("far", self._tail >> 4), 8, level)
+        return (
+            min(max(start + found, 0), LAST) if found < most else self._tree(coding, ("far", self._tail >> 4), 8, level)
+        )
 
     def _next(self, coding: Coding, i: int, before: int, left: int) -> int:
         node = 1
