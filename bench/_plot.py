@@ -24,9 +24,13 @@ def page(charts: Sequence[Markup]) -> str:
     heights = [float(found[1]) for chart in charts if (found := re.search(r'viewBox="0 0 \d+ ([\d.]+)"', chart))]
     width, top, parts = re.findall(r'viewBox="0 0 (\d+)', charts[0])[0], 8.0, []
     for chart, height in zip(charts, heights, strict=True):
-        parts.append(chart.replace("<svg ", f'<svg x="8" y="{top:.0f}" width="{width}" height="{height:.0f}" ', 1))
+        parts.append(
+            str(chart).replace(
+                "<svg ", f'<svg x="8" y="{top:.0f}" width="{width}" height="{height:.0f}" overflow="visible" ', 1
+            )
+        )
         top += height + 14
-    box = f'viewBox="0 0 {int(width) + 16} {top:.0f}"'
+    box = f'viewBox="0 0 {int(width) + 40} {top:.0f}"'
     back = '<rect width="100%" height="100%" fill="var(--card)"/>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {box}><style>{_style()}</style>{back}{"".join(parts)}</svg>\n'
 

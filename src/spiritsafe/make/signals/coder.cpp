@@ -14,19 +14,20 @@ int32_t RATE[256], SHARE[256];
 u8 KIND[256];
 const bool ready = [] {
     for (int n = 0; n < 256; n++) {
-        RATE[n] = 131072 / (2 * n + 3);
+        RATE[n] = 65536 / (2 * n + 3);
         SHARE[n] = 1024 / (n + 1);
         KIND[n] = u8(1 + 2 * std::min(3, (__builtin_popcount(n) + 1) / 2) + (n & 1));
     }
     return true;
 }();
 
-struct Cell { u16 p = 32768, n = 0; };  // the probability of 1 in 1/65536, and how often it was used
+// The probability of 1 in 1/65536, and how often it was used. It stays within 32 and 65504.
+struct Cell { u32 both = 32768u << 16; u32 p() const { return both >> 16; } };
 
-inline void learn(Cell& c, int bit, int most) {
-    const int32_t p = c.p + int32_t((int64_t((bit ? 65535 : 0) - c.p) * RATE[c.n]) >> 16);
-    c.p = u16(std::min(std::max(p, 32), 65504));
-    c.n += c.n < most;
+inline void learn(Cell& c, int bit, u32 most) {
+    const int32_t p = int32_t(c.both >> 16);
+    const u32 n = c.both & 0xFFFF;
+    c.both = u32(p + (((bit ? 65504 : 32) - p) * RATE[n] >> 15)) << 16 | (n + (n < most));
 }
 
 struct Encoder {
@@ -37,8 +38,8 @@ struct Encoder {
         low += what;
         if (low < what) for (size_t i = out.size(); i && ++out[--i] == 0;);
     }
-    int bit(Cell& c, int bit, int most) {
-        const u64 bound = (range >> 16) * c.p;
+    int bit(Cell& c, int bit, u32 most) {
+        const u64 bound = (range >> 16) * c.p();
         if (bit) range = bound;
         else { add(bound); range -= bound; }
         if (range < u64(1) << 32) { word(); range <<= 32; }
@@ -52,8 +53,8 @@ struct Decoder {
     const u8* in; int64_t size, at = 0; u64 code = 0, range = ~u64(0);
     Decoder(const u8* in, int64_t size) : in(in), size(size) { word(); word(); }
     __attribute__((noinline)) void word() { for (int i = 0; i < 4; i++, at++) code = code << 8 | (at < size ? in[at] : 0); }
-    int bit(Cell& c, int, int most) {
-        const u64 bound = (range >> 16) * c.p;
+    int bit(Cell& c, int, u32 most) {
+        const u64 bound = (range >> 16) * c.p();
         const int bit = code < bound;
         const u64 zero = u64(bit) - 1;  // all ones for a 0: no branch that would be guessed wrong
         code -= bound & zero;
@@ -81,7 +82,7 @@ struct Model {
     Candidate cand[CANDIDATES];
     Entry found[ENTRIES];
     u16 hits[CANDIDATES];
-    u8 wanted[CANDIDATES], slot[LISTS][CANDIDATES];
+    u8 wanted[CANDIDATES] = {}, slot[LISTS][CANDIDATES] = {};
 
     explicit Model(int vocab) : vocab(vocab), context(vocab) {
         while ((int64_t(1) << width) < vocab) width++;
@@ -170,25 +171,29 @@ struct Model {
         }
     }
     void renew(List& list, int which) {
+        u16 fresh[ENTRIES];
+        u8 free[LIST + 1];
+        int num_fresh = 0, num_free = 0;
         for (int k = 0; k < LIST; k++) list.past[k] = u8(list.past[k] << 1);
         for (int k = 0; k < num; k++) {
-            if (!(found[k].in >> which & 1)) continue;
-            const int at = slot[which][found[k].candidate];
-            list.past[at] |= 1;
-            list.level[at] = found[k].level;
+            const int in = found[k].in >> which & 1, at = slot[which][found[k].candidate];
+            list.past[at] |= u8(in);
+            list.level[at] = in ? found[k].level : list.level[at];
+            fresh[num_fresh] = u16(k);
+            num_fresh += 1 - in;
         }
-        u8 out[LIST + 1];
-        int free = 0, used = 0;
-        for (int k = list.num; k < LIST; k++) out[free++] = u8(k);
-        for (int k = list.hand; k < list.num; k++) { out[free] = u8(k); free += !(list.past[k] & 3); }
-        for (int k = 0; k < std::min(list.hand, list.num); k++) { out[free] = u8(k); free += !(list.past[k] & 3); }
-        for (int k = 0; k < num && used < free; k++) {
-            if (found[k].in >> which & 1) continue;
-            const int at = out[used++];
-            list.id[at] = found[k].id; list.level[at] = found[k].level; list.past[at] = 1;
+        for (int k = list.num; k < LIST && num_free < num_fresh; k++) free[num_free++] = u8(k);
+        for (int i = 0, k = list.hand < list.num ? list.hand : 0; i < list.num && num_free < num_fresh; i++, k = k + 1 == list.num ? 0 : k + 1) {
+            free[num_free] = u8(k);
+            num_free += !(list.past[k] & 3);
+        }
+        for (int i = 0; i < num_free; i++) {
+            const Entry& e = found[fresh[i]];
+            const int at = free[i];
+            list.id[at] = e.id; list.level[at] = e.level; list.past[at] = 1;
             list.num = std::max(list.num, at + 1);
         }
-        if (used) list.hand = (out[used - 1] + 1) % LIST;
+        if (num_free) list.hand = (free[num_free - 1] + 1) % LIST;
     }
 
     // One row of `n` (id, level) entries, level 255 for a sample; entries come back in the order they are coded.

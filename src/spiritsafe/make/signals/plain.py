@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 LIST, SAMPLE, LAST, SLOW, FAST = 96, 255, 254, 250, 100
-RATE = [131072 // (2 * n + 3) for n in range(256)]
+RATE = [65536 // (2 * n + 3) for n in range(256)]
 SHARE = [1024 // (n + 1) for n in range(256)]
 KIND = [1 + 2 * min(3, (n.bit_count() + 1) // 2) + (n & 1) for n in range(256)]
 WRONG = "the bytes are not such rows"
@@ -248,8 +248,7 @@ class PlainModel:
 def learn(cell: Cell, bit: int, most: int) -> None:
     """Move a cell's probability towards what was seen."""
     p, n = cell
-    p += ((65535 if bit else 0) - p) * RATE[n] >> 16
-    cell[:] = min(max(p, 32), 65504), min(n + 1, most)
+    cell[:] = p + (((65504 if bit else 32) - p) * RATE[n] >> 15), min(n + 1, most)
 
 
 def _gather(known: dict[int, Candidate], source: List, which: int, weight: int) -> None:
