@@ -18,7 +18,7 @@ def written(tmp_path: Path, text: str) -> str:
 
 
 def test_every_shipped_policy_is_valid_and_named_as_its_file() -> None:
-    assert shipped_policies() == ["default", "strict"]
+    assert shipped_policies() == ["default", "heads", "strict"]
     assert [load_policy(name).name for name in shipped_policies()] == shipped_policies()
 
 
@@ -43,8 +43,11 @@ def test_a_policy_may_extend_a_shipped_one(tmp_path: Path) -> None:
         ('[rules.a]\naction = "bark"', "rules.a.action: Input should be 'note', 'flag' or 'stop'"),
         ("version = 2\n[rules.a]", "version: Input should be 1"),
         ('[rules.a]\npatterns = ["("]', "rules.a.patterns: '\\('"),
-        ("[rules]", "rules: "),
-        ("", "rules: is missing"),
+        ("[rules]", "has neither"),
+        ("", "has neither"),
+        ("[heads.harmfull]", "heads.harmfull: no such head, did you mean 'harmful'"),
+        ("[heads.harmful]\nlimt = 1", "heads.harmful.limt: unknown key, did you mean 'limit'"),
+        ('heads_sha256 = "00"\n[heads.harmful]', "heads_sha256: the weights of 'shipped' have"),
         ('reviewer = "fake:echo"\n[rules.a]', "asks no reviewer"),
         ('[review]\nprompt = "x"\nsafe = ["a"]\nunsafe = ["b"]\n[rules.a]', "review: prompt: holds neither"),
         ('[review]\nprompt = "{query}"\nsafe = ["a"]\nunsafe = ["A"]\n[rules.a]', "'a' is both safe and unsafe"),
@@ -63,7 +66,7 @@ def test_a_reviewer_needs_a_question(tmp_path: Path) -> None:
 
 
 def test_an_unknown_policy_is_met_with_a_suggestion(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"did you mean 'default'.*shipped are default, strict"):
+    with pytest.raises(UsageError, match=r"did you mean 'default'.*shipped are default, heads, strict"):
         load_policy("defualt")
     with pytest.raises(UsageError, match="extends: no shipped policy 'strickt', did you mean 'strict'"):
         load_policy(written(tmp_path, 'extends = "strickt"\n'))

@@ -14,7 +14,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from spiritsafe.errors import UsageError
+from spiritsafe.errors import DataError, UsageError
+from spiritsafe.guard.heads.heads import Stamp, open_heads, stamp_of
 from spiritsafe.guard.match import of_pattern
 from spiritsafe.recipe import Section
 
@@ -40,6 +41,14 @@ class Rule(Section):
         for pattern in patterns:
             of_pattern(pattern)
         return patterns
+
+
+class Head(Section):
+    """One fitted head: from which score on it finds (`limit`, the card's where left out), where, what follows."""
+
+    limit: float | None = None
+    on: Check = "input"
+    action: Literal["note", "flag", "stop"] = "flag"
 
 
 class Review(Section):
@@ -72,6 +81,7 @@ class Policy(Section):
     `check` says which side is read: the query, the answer or both. `reviewer` is a model address, or `self` for
     the guarded model; with `decide="stages"` whatever is flagged is stopped. `shadow` decides and stops nothing.
     A text is read up to `max_chars` characters, half of them from each end; a longer one is flagged for that.
+    `heads` are those of `heads_from`, a folder that `guard fit` wrote or `shipped`; `heads_sha256` is of its weights.
     """
 
     version: Literal[1] = 1
@@ -83,10 +93,15 @@ class Policy(Section):
     refusal: str = Field(min_length=1)
     max_chars: int = Field(default=200_000, ge=100)
     review: Review | None = None
-    rules: dict[str, Rule] = Field(min_length=1)
+    rules: dict[str, Rule] = Field(default_factory=dict)
+    heads_from: str = "shipped"
+    heads_sha256: str = ""
+    heads: dict[str, Head] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _can_decide(self) -> Self:
+        if not self.rules and not self.heads:
+            raise ValueError("has neither [rules.NAME] nor [heads.NAME]: it would find nothing")
         if self.decide == "reviewer" and self.review is None:
             raise ValueError("decide='reviewer' needs a [review] table")
         if self.decide == "stages" and self.reviewer:
@@ -99,35 +114,52 @@ class PolicySource:
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._seen = self._stamp()
         self._policy = load_policy(source)
+        self._seen = self._stamp()
 
     def current(self) -> Policy:
         """The policy as it is now. A changed file that is not valid is reported to the log, and the last one stays."""
         stamp = self._stamp()
         if stamp != self._seen:
-            self._seen = stamp
             try:
                 self._policy = load_policy(self._source)
-            except UsageError as error:
+            except (UsageError, DataError) as error:
                 LOGGER.error("the policy stays as it was: %s", error)
+            self._seen = self._stamp()
         return self._policy
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _stamp(self) -> tuple[Stamp, Stamp]:
+        heads = stamp_of(self._policy.heads_from) if self._policy.heads else ()
         path = Path(self._source)
         if self._source in shipped_policies() or not path.is_file():
-            return None
+            return (), heads
         found = path.stat()
-        return found.st_mtime_ns, found.st_size
+        return ((found.st_mtime_ns, found.st_size),), heads
 
 
 def load_policy(source: str) -> Policy:
-    """Read a shipped policy by name, or a TOML file by path. Raises `UsageError` naming the key at fault."""
+    """Read a shipped policy by name, or a TOML file by path, and see which heads it has.
+
+    Raises `UsageError` naming the key at fault and `DataError` where its heads cannot be opened.
+    """
     data = _data(source)
     try:
-        return Policy.model_validate(data)
+        return _with_heads(source, Policy.model_validate(data))
     except ValidationError as error:
         raise UsageError(source, "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def _with_heads(source: str, policy: Policy) -> Policy:
+    """The policy with the digest of its heads' weights; one that it states must be theirs."""
+    if not policy.heads:
+        return policy
+    heads = open_heads(policy.heads_from)
+    for name in policy.heads:
+        if name not in heads.names:
+            raise UsageError(source, f"heads.{name}: no such head{_suggest(name, list(heads.names))}")
+    if policy.heads_sha256 not in ("", heads.digest):
+        raise UsageError(source, f"heads_sha256: the weights of '{policy.heads_from}' have {heads.digest}")
+    return policy.model_copy(update={"heads_sha256": heads.digest})
 
 
 def shipped_policies() -> list[str]:
@@ -177,7 +209,7 @@ def _explain(error: Any) -> str:
 
 
 def _section(loc: list[str]) -> type[BaseModel]:
-    sections: dict[str, type[BaseModel]] = {"review": Review, "rules": Rule}
+    sections: dict[str, type[BaseModel]] = {"review": Review, "rules": Rule, "heads": Head}
     return sections[loc[0]] if loc else Policy
 
 

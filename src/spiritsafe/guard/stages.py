@@ -1,6 +1,7 @@
 """What the stages of a policy find in a text: pure and cheap, so that decisions are replayed over stored exchanges.
 
-Every finding says which stage and rule, with which score against which limit, and what of the text it rests on.
+Rules look first, heads only where no rule has flagged. Every finding says which stage and rule, with which score
+against which limit, and what of the text it rests on. A head's score is that of its linear model.
 """
 
 import time
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
+from spiritsafe.guard.heads.heads import open_heads
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
 from spiritsafe.guard.normal import views
 from spiritsafe.guard.policy import Policy
@@ -16,6 +18,7 @@ from spiritsafe.record import Message
 
 Side = Literal["input", "output"]
 Action = Literal["note", "flag", "stop"]
+SIDES: tuple[Side, Side] = ("input", "output")
 TOO_LONG = "too-long"
 
 
@@ -24,7 +27,7 @@ class Finding:
     """One thing that a stage found. `score` is at least `limit`; `evidence` is the pattern that occurs."""
 
     side: Side
-    stage: Literal["length", "rules"]
+    stage: Literal["length", "rules", "linear"]
     rule: str
     action: Action
     score: float = 1.0
@@ -51,7 +54,8 @@ class Stages:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._rules = {side: _Rules(policy, side) for side in ("input", "output")}
+        self._rules = {side: _Rules(policy, side) for side in SIDES}
+        self._heads = {side: _Heads(policy, side) for side in SIDES}
 
     def look(self, text: str, side: Side) -> Look:
         """What the stages find in a query or an answer."""
@@ -60,8 +64,14 @@ class Stages:
         long = len(text) > limit
         findings = [Finding(side, "length", TOO_LONG, "flag", len(text), limit)] if long else []
         read = f"{text[: limit // 2]} {text[-(limit // 2) :]}" if long else text
-        findings += self._rules[side].find(views(read))
-        return Look(tuple(findings), {"rules": time.perf_counter() - started_s})
+        texts = views(read)
+        findings += self._rules[side].find(texts)
+        ruled_s = time.perf_counter()
+        elapsed_s = {"rules": ruled_s - started_s}
+        if all(found.action == "note" for found in findings) and self._heads[side].heads:
+            findings += self._heads[side].find(texts)
+            elapsed_s["linear"] = time.perf_counter() - ruled_s
+        return Look(tuple(findings), elapsed_s)
 
 
 def query_of(messages: Sequence[Message]) -> str:
@@ -90,6 +100,29 @@ class _Rules:
         rules = self._policy.rules
         return [
             Finding(self._side, "rules", name, rules[name].action, evidence=source) for name, source in first.items()
+        ]
+
+
+class _Heads:
+    """The heads of one side."""
+
+    def __init__(self, policy: Policy, side: Side) -> None:
+        self._side: Side = side
+        self.heads = {name: head for name, head in policy.heads.items() if head.on in (side, "both")}
+        if self.heads:
+            self._opened = open_heads(policy.heads_from)
+            limits, names = self._opened.limits, self._opened.names
+            self._limits = [
+                (names.index(name), name, limits[name] if head.limit is None else head.limit, head.action)
+                for name, head in self.heads.items()
+            ]
+
+    def find(self, texts: Sequence[str]) -> list[Finding]:
+        scores = self._opened.scores(texts).tolist()
+        return [
+            Finding(self._side, "linear", name, action, scores[index], limit)
+            for index, name, limit, action in self._limits
+            if scores[index] >= limit
         ]
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,11 @@ def scores(text: str, weights: Floats) -> Floats:
     raw, out = text.encode(), np.empty(weights.shape[1], np.float32)
     library.ngrams_score(raw, len(raw), BITS, WINDOW, STEP, _at(weights), weights.shape[1], _at(out))
     return out
+
+
+def get_ready() -> None:
+    """Compile what is compiled at first use, so that no text waits for it."""
+    _library()
 
 
 def _score(found: Buckets, weights: Floats) -> Floats:
@@ -106,7 +112,7 @@ def _library() -> ctypes.CDLL | None:
     library = native(Path(__file__).with_name("ngrams.cpp"))
     if library is not None:
         pointer, number, count = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        shared = [ctypes.c_char_p, number, count, number, number, pointer]
+        shared: list[Any] = [ctypes.c_char_p, number, count, number, number, pointer]
         library.ngrams_buckets.argtypes = [*shared, number, pointer]
         library.ngrams_buckets.restype = number
         library.ngrams_score.argtypes = [*shared, count, pointer]

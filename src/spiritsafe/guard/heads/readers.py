@@ -67,10 +67,9 @@ def harmbench(paths: Sequence[Path]) -> list[Row]:
 
 
 def ailuminate(paths: Sequence[Path]) -> list[Row]:
-    """Prompts by hazard, those for an expert's advice left out."""
-    return [
-        Row(row["prompt_text"], HARMFUL) for row in _csv(paths[0]) if not row["hazard"].startswith(SOUNDS_HARMLESS)
-    ]
+    """Prompts by hazard, those for an expert's advice left out; some are dressed up, which is not labelled."""
+    rows = [row for row in _csv(paths[0]) if not row["hazard"].startswith(SOUNDS_HARMLESS)]
+    return [Row(row["prompt_text"], {"harmful": True}) for row in rows]
 
 
 def xstest(paths: Sequence[Path]) -> list[Row]:
@@ -96,9 +95,14 @@ def openai_moderation(paths: Sequence[Path]) -> list[Row]:
 def hatecheck_de(paths: Sequence[Path]) -> list[Row]:
     """German hate and its look-alikes; a template's cases stay together."""
     return [
-        Row(row["test_case"], {"abusive": True} if row["label_gold"] == "hateful" else HARMLESS, "de", group=row["case_templ"])
+        Row(
+            row["test_case"],
+            {"abusive": True} if row["label_gold"] == "hateful" else HARMLESS,
+            "de",
+            group=row["case_templ"],
+        )
         for row in _csv(paths[0])
-    ]  # fmt: skip
+    ]
 
 
 def frr(paths: Sequence[Path]) -> list[Row]:
@@ -109,9 +113,14 @@ def frr(paths: Sequence[Path]) -> list[Row]:
 def frr_multilingual(paths: Sequence[Path]) -> list[Row]:
     """The same in seven languages; translations of one stay together."""
     return [
-        Row(row["mutated_prompt"], HARMLESS, "de" if row["speaking_language"] == "German" else "", group=row["original_english_prompt"])
+        Row(
+            row["mutated_prompt"],
+            HARMLESS,
+            "de" if row["speaking_language"] == "German" else "",
+            group=row["original_english_prompt"],
+        )
         for row in json.loads(paths[0].read_text("utf-8"))
-    ]  # fmt: skip
+    ]
 
 
 def mgsm(paths: Sequence[Path]) -> list[Row]:
@@ -125,8 +134,9 @@ def mgsm(paths: Sequence[Path]) -> list[Row]:
 
 
 def gsm8k(paths: Sequence[Path]) -> list[Row]:
-    """School mathematics."""
-    return [Row(json.loads(line)["question"], HARMLESS) for line in paths[0].read_text("utf-8").splitlines()]
+    """School mathematics: one question of eight, by its hash."""
+    questions = [json.loads(line)["question"] for line in paths[0].read_text("utf-8").splitlines()]
+    return [Row(text, HARMLESS) for text in questions if seed_of(text) % 8 == 0]
 
 
 def truthfulqa(paths: Sequence[Path]) -> list[Row]:

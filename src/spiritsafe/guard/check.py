@@ -1,0 +1,36 @@
+"""What a policy's stages find in texts, as lines: no model is asked and nothing is stored."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from spiritsafe.errors import UsageError
+from spiritsafe.guard.policy import load_policy
+from spiritsafe.guard.stages import SIDES, Look, Side, stages_of
+
+
+def check_texts(policy: str, texts: Sequence[str], side: str, *, as_json: bool) -> Iterator[str]:
+    """What follows for each text and why, a line or a JSON object each. Raises `UsageError` for no such side."""
+    stages = stages_of(load_policy(policy))
+    for text in texts:
+        look = stages.look(text, _side(side))
+        yield _json(look) if as_json else _line(look)
+
+
+def _side(side: str) -> Side:
+    for known in SIDES:
+        if side == known:
+            return known
+    raise UsageError(f"--side {side}", "is not known", "input or output")
+
+
+def _json(look: Look) -> str:
+    return json.dumps({"action": look.action, "findings": [asdict(found) for found in look.findings]})
+
+
+def _line(look: Look) -> str:
+    why = [
+        f"{f.stage} {f.rule} {f.score:.3g} >= {f.limit:.3g}{f' ({f.evidence})' if f.evidence else ''}"
+        for f in look.findings
+    ]
+    return "; ".join([look.action, *why])

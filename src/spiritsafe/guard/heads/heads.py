@@ -1,0 +1,79 @@
+"""Fitted heads as they are used: opened from a folder, scored on a text, with the limits that their card states.
+
+A folder holds `heads.npz` (weights alone) and `card.json` (what they are, of what, how often they err). The card
+names the weights by sha256; a pair that does not match is not opened. `shipped` is the package's own folder.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiritsafe.errors import DataError
+from spiritsafe.guard.heads import ngrams
+from spiritsafe.record import bytes_digest, read_json
+
+SHIPPED, WEIGHTS, CARD = "shipped", "heads.npz", "card.json"
+Stamp = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Heads by name, in the order of the weights' columns. `linear` (1 << BITS, H) and `offsets` (H) give scores."""
+
+    names: tuple[str, ...]
+    limits: Mapping[str, float]
+    linear: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    card: Mapping[str, Any]
+    digest: str
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """The highest score of each head over the readings of one text, (H)."""
+        found = [ngrams.scores(text, self.linear) for text in texts]
+        highest = found[0] if len(found) == 1 else np.max(found, axis=0)
+        return highest + self.offsets
+
+
+def open_heads(source: str) -> Heads:
+    """The heads of a folder, or those `shipped`; of a changed folder the new ones.
+
+    Raises `DataError` where it holds none, or where card and weights do not belong together.
+    """
+    return _opened(source, stamp_of(source))
+
+
+def stamp_of(source: str) -> Stamp:
+    """What changes when a folder's heads do; empty for those shipped and where there are none."""
+    if source == SHIPPED:
+        return ()
+    files = [Path(source) / name for name in (WEIGHTS, CARD)]
+    return tuple((f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.is_file())
+
+
+def folder_of(source: str) -> Path:
+    """Where heads lie."""
+    return Path(__file__).with_name(SHIPPED) if source == SHIPPED else Path(source)
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str, stamp: Stamp) -> Heads:
+    folder = folder_of(source)
+    if not (folder / WEIGHTS).is_file() or not (folder / CARD).is_file():
+        raise DataError(str(folder), "holds no heads", "write some: spiritsafe guard fit -o DIR")
+    raw, card = (folder / WEIGHTS).read_bytes(), read_json(folder / CARD)
+    digest = bytes_digest(raw)
+    if digest != card["weights_sha256"]:
+        raise DataError(str(folder), f"the card is of other weights ({card['weights_sha256'][:12]}, not {digest[:12]})")
+    names = tuple(card["heads"])
+    with np.load(io.BytesIO(raw)) as held:
+        linear = np.ascontiguousarray(held["linear"].astype(np.float32))
+        offsets = held["offsets"].astype(np.float32)
+    ngrams.get_ready()
+    limits = {name: float(card["heads"][name]["limit"]) for name in names}
+    return Heads(names, limits, linear, offsets, card, digest)

@@ -1,0 +1,60 @@
+"""Where a head's limit lies: chosen on development rows alone, by heads that did not see them.
+
+Of the limits that flag no more of any set's harmless rows than its budget, the one that serves best, where serving is
+the mean over sets of F1 (sets with harmless rows) or recall (sets without).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
+
+OfSet = tuple[str, Array, Ints]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The share of harmless rows that may be flagged: of each set, and of those named."""
+
+    each: float
+    of: Mapping[str, float] = field(default_factory=dict)
+
+
+BUDGETS = {
+    "harmful": Budget(0.02, {"xstest": 0.12, "openai-moderation": 0.12}),
+    "injection": Budget(
+        0.01, {"s-labs": 0.03, "openai-moderation": 0.1, "chatterbot": 0.05, "harmbench": 0.1, "adv-bench": 0.1}
+    ),
+    "abusive": Budget(0.01, {"openai-moderation": 0.25, "hatecheck-de": 0.5, "chatterbot": 0.03}),
+}
+
+
+def choose(corpus: Corpus, head: str, scores: Array, rows: Bools) -> float:
+    """The limit for rows with these scores."""
+    says = corpus.says(head)
+    known = rows & (says >= 0) & np.isfinite(scores)
+    masks = [(name, own & known) for name, own in corpus.of_set.items()]
+    sets = [(name, scores[own], says[own]) for name, own in masks if own.any()]
+    grid = np.round(np.arange(-2, 2.001, 0.02), 2)
+    allowed = [limit for limit in grid if _within(BUDGETS[head], sets, limit)] or [grid[-1]]
+    return float(allowed[int(np.argmax([_served(sets, limit) for limit in allowed]))])
+
+
+def _within(budget: Budget, sets: Sequence[OfSet], limit: float) -> bool:
+    """Whether no set has more of its harmless rows flagged than it may."""
+    return all(
+        (scores[says == 0] >= limit).mean() <= budget.of.get(name, budget.each)
+        for name, scores, says in sets
+        if (says == 0).any()
+    )
+
+
+def _served(sets: Sequence[OfSet], limit: float) -> float:
+    found = []
+    for _, scores, says in sets:
+        flagged, yes = scores >= limit, says == 1
+        if yes.any():
+            found.append(2 * (flagged & yes).sum() / (yes.sum() + flagged.sum()))
+    return float(np.mean(found))

@@ -1,0 +1,49 @@
+"""Fitting the first stage: one linear classifier a head over hashed n-grams, rare ones weighing more."""
+
+import numpy as np
+
+from spiritsafe.guard.heads.corpus import Array, Bools, Corpus
+from spiritsafe.guard.heads.dual import separated
+
+COST = 0.3
+
+
+def rarity(corpus: Corpus) -> Array:
+    """Inverse document frequency of each bucket; none for what occurs in one window alone, or in none."""
+    count = np.bincount(corpus.windows.indices, minlength=corpus.windows.shape[1])
+    return np.where(count > 1, np.log((1 + corpus.windows.shape[0]) / (1 + count)), 0.0)
+
+
+def row_weights(corpus: Corpus, rows: Bools, says: Array) -> Array:
+    """Weights of rows: a set counts with the root of its size, yes and no count alike; their mean is 1."""
+    weights = np.zeros(len(rows))
+    for mask in corpus.of_set.values():
+        own = rows & mask
+        weights[own] = max(1, own.sum()) ** -0.5
+    for side in (0, 1):
+        own = rows & (says == side)
+        weights[own] *= 0.5 * rows.sum() / weights[own].sum()
+    return weights
+
+
+def fit_linear(corpus: Corpus, head: str, rows: Bools, idf: Array) -> tuple[Array, float]:
+    """Weights (1 << BITS) and offset of a head from those of the rows that say yes or no."""
+    says = corpus.says(head)
+    known = rows & (says >= 0)
+    weights = row_weights(corpus, known, says.astype(float))
+    window = known[corpus.of_window]
+    numbers = corpus.of_window[window]
+    found = separated(
+        corpus.windows[window].multiply(idf.astype(np.float32)).tocsr(), says[numbers] == 1, weights[numbers], cost=COST
+    )
+    return found[:-1] * idf, float(found[-1])
+
+
+def crossed(corpus: Corpus, head: str, idf: Array, rows: Bools) -> Array:
+    """Scores (N) of each of the rows by a head that saw no row of its fold; NaN for the others."""
+    out = np.full(len(corpus.rows), np.nan)
+    for part in np.unique(corpus.parts):
+        weights, offset = fit_linear(corpus, head, rows & (corpus.parts != part), idf)
+        own = rows & (corpus.parts == part)
+        out[own] = (corpus.highest(corpus.windows @ weights) + offset)[own]
+    return out

@@ -1,0 +1,71 @@
+"""Hashed n-grams: C++ and numpy give the same, and what looks the same scores the same."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spiritsafe.guard.heads import ngrams
+from spiritsafe.guard.normal import views
+
+WEIGHTS = np.random.default_rng(0).normal(size=(1 << ngrams.BITS, 2)).astype(np.float32)
+TEXTS = ["", "a", "wie backe ich brot?", "### привет, мир ###", "brie " * 1000, " ".join(map(str, range(700)))]
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Without the compiled library."""
+    monkeypatch.setattr(ngrams, "_library", lambda: None)
+    yield
+
+
+def both(text: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Buckets with and without C++."""
+    compiled = ngrams.buckets(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ngrams, "_library", lambda: None)
+        return compiled, ngrams.buckets(text)
+
+
+@given(st.text(max_size=300))
+def test_numpy_finds_the_buckets_that_cpp_finds(text: str) -> None:
+    compiled, plain = both(text)
+    assert [w.tolist() for w in compiled] == [w.tolist() for w in plain]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_scores_without_cpp_are_equal_to_rounding(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = ngrams.scores(text, WEIGHTS)
+    monkeypatch.setattr(ngrams, "_library", lambda: None)
+    assert np.allclose(compiled, ngrams.scores(text, WEIGHTS), atol=1e-5)
+
+
+def test_a_long_text_is_read_in_windows_that_overlap_by_half() -> None:
+    words = [f"w{i}" for i in range(ngrams.WINDOW + 2 * ngrams.STEP)]
+    windows = ngrams.buckets(" ".join(words))
+    assert len(windows) == 3
+    [second] = ngrams.buckets(" ".join(words[ngrams.STEP : ngrams.STEP + ngrams.WINDOW]))
+    assert windows[1].tolist() == second.tolist()
+
+
+def test_a_long_harmless_text_hides_nothing() -> None:
+    told = "parmesan " * 20
+    weights = np.zeros((1 << ngrams.BITS, 1), np.float32)
+    weights[ngrams.buckets(told.strip())[0]] = 1
+    hidden = "bread and butter, " * 2000 + told + "bread and butter, " * 2000
+    assert ngrams.scores(hidden, weights)[0] > 5 * ngrams.scores("bread and butter, " * 4000, weights)[0]
+
+
+def test_what_repeats_counts_once() -> None:
+    assert ngrams.scores("brie brie brie brie", WEIGHTS)[0] == pytest.approx(
+        ngrams.scores("brie brie brie brie brie", WEIGHTS)[0]
+    )
+
+
+@pytest.mark.parametrize("spelled", ["Gefährlich", "gefaehrlich", "GEFÄHRLICH", "gefährlich", "gef\u200bährlich"])
+def test_spellings_that_look_alike_are_one(spelled: str) -> None:
+    assert [w.tolist() for w in ngrams.buckets(views(spelled)[0])] == [
+        w.tolist() for w in ngrams.buckets("gefaehrlich")
+    ]
