@@ -19,6 +19,7 @@ from typing import Any, get_args
 from spiritsafe.errors import UsageError
 from spiritsafe.guard.control import Control, Decision
 from spiritsafe.guard.policy import Check, Policy, PolicySource
+from spiritsafe.guard.stages import stages_of
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id
 from spiritsafe.record import Exchange, digest_of
@@ -110,6 +111,7 @@ def open_guarded(address: str, rest: str, batch: int) -> GuardedModel:
         raise UsageError(address, f"no side '{check}'", f"{', '.join(get_args(Check))} or shadow")
     source = PolicySource(name)
     policy = _with_reviewer(source.current(), reviewer_address, address)
+    stages_of(policy)  # made ready now, so that no request waits for it
     inner = open_model(model_address, batch=batch)
     now = partial(_adapted, source, check, policy.reviewer)
     return GuardedModel(address, inner, now, _reviewer(policy, inner, model_address, batch))

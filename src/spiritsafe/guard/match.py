@@ -7,10 +7,13 @@ without it, Python's `re` tries rule after rule: the same hits, slower.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import import_module, util
+from importlib import import_module, metadata, util
 from typing import Any, Protocol
 
+from spiritsafe.cache import cache_dir
 from spiritsafe.guard.normal import fold, normalise
+from spiritsafe.native import processor_flags
+from spiritsafe.record import digest_of, write_atomic
 
 NOT_LINEAR = re.compile(r"\(\?(?:[=!]|<[=!]|P=)|(?<!\\)(?:\\\\)*\\[1-9]")
 
@@ -50,15 +53,18 @@ def of_pattern(pattern: str) -> str:
 
 
 class _Automaton:
+    """Hyperscan; what took seconds to compile is kept in the user's cache, by patterns, version and processor."""
+
     def __init__(self, expressions: Sequence[str]) -> None:
-        hyperscan = import_module("hyperscan")
-        once = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_UTF8 | hyperscan.HS_FLAG_SINGLEMATCH
-        flags = [once | hyperscan.HS_FLAG_DOTALL] * len(expressions)
-        self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         self._any = bool(expressions)
-        if expressions:
-            data = [each.encode() for each in expressions]
-            self._database.compile(expressions=data, ids=list(range(len(data))), flags=flags)
+        if self._any:
+            hyperscan = import_module("hyperscan")
+            known = [expressions, metadata.version("hyperscan"), sorted(processor_flags())]
+            kept = cache_dir() / "patterns" / f"{digest_of(known)[:16]}.hs"
+            if not kept.exists():
+                write_atomic(kept, hyperscan.dumpb(_compiled(hyperscan, expressions)))
+            self._database = hyperscan.loadb(kept.read_bytes(), mode=hyperscan.HS_MODE_BLOCK)
+            self._database.scratch = hyperscan.Scratch(self._database)
 
     def find(self, text: str) -> tuple[int, ...]:
         """Indices of the patterns that occur, ascending."""
@@ -70,6 +76,15 @@ class _Automaton:
         if self._any and text:
             self._database.scan(text.encode(), match_event_handler=keep)
         return tuple(sorted(hits))
+
+
+def _compiled(hyperscan: Any, expressions: Sequence[str]) -> Any:
+    database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
+    once = hyperscan.HS_FLAG_CASELESS | hyperscan.HS_FLAG_UTF8 | hyperscan.HS_FLAG_SINGLEMATCH
+    data = [each.encode() for each in expressions]
+    flags = [once | hyperscan.HS_FLAG_DOTALL] * len(data)
+    database.compile(expressions=data, ids=list(range(len(data))), flags=flags)
+    return database
 
 
 class _Alternatives:

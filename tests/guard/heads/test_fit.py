@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,9 @@ def test_a_policy_with_heads_follows_a_new_fit(data: Path, fitted: Path, tmp_pat
 def test_a_finding_names_stage_head_score_and_limit(fitted: Path, tmp_path: Path) -> None:
     policy = tmp_path / "mine.toml"
     policy.write_text(MINE.format(fitted))
-    flagged, passed = check_texts(str(policy), ["is there parmesan in it", "is there brie in it"], "input", as_json=True)
+    flagged, passed = check_texts(
+        str(policy), ["is there parmesan in it", "is there brie in it"], "input", as_json=True
+    )
     [found] = json.loads(flagged)["findings"]
     assert (found["stage"], found["rule"], found["action"]) == ("linear", "harmful", "flag")
     assert found["score"] >= found["limit"]
@@ -144,7 +147,7 @@ def _fitted(data: Path, out: Path) -> Path:
     return out
 
 
-def _write(path: Path, columns: list[str], rows: list[tuple[str, ...]]) -> None:
+def _write(path: Path, columns: list[str], rows: Sequence[tuple[str, ...]]) -> None:
     path.parent.mkdir(parents=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

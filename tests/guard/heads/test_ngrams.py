@@ -18,7 +18,7 @@ TEXTS = ["", "a", "wie backe ich brot?", "### привет, мир ###", "brie "
 def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Without the compiled library."""
     monkeypatch.setattr(ngrams, "_library", lambda: None)
-    yield
+    return
 
 
 def both(text: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
