@@ -1,7 +1,5 @@
 """Hashed n-grams: C++ and numpy give the same, and what looks the same scores the same."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,13 +10,6 @@ from spiritsafe.guard.normal import views
 
 WEIGHTS = np.random.default_rng(0).normal(size=(1 << ngrams.BITS, 2)).astype(np.float32)
 TEXTS = ["", "a", "wie backe ich brot?", "### привет, мир ###", "brie " * 1000, " ".join(map(str, range(700)))]
-
-
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Without the compiled library."""
-    monkeypatch.setattr(ngrams, "_library", lambda: None)
-    return
 
 
 def both(text: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
