@@ -289,6 +289,31 @@ def test_a_dry_run_prints_the_resolved_settings_and_asks_nobody(say: Callable[..
     assert not (tmp_path / "made").exists()
 
 
+RECIPE = """
+kind = "make"
+prompts = "p.txt"
+method = "online"
+student = "pruned:3"
+run = { name = "by-recipe" }
+teacher = { model = "./tiny" }
+make = { epochs = 1, own = { max_tokens = 12 } }
+data = { collect = { sampling = { max_tokens = 12 } }, keep = { finished = false } }
+"""
+
+
+def test_a_recipe_of_this_kind_makes_the_same_student(
+    make: Make, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make("./tiny", "--prompts", "p.txt", "--method", "online", "--student", "pruned:3", *SHORT, "make.epochs=1")
+    (tmp_path / "m.toml").write_text(RECIPE)
+    monkeypatch.setattr(sys, "argv", ["spiritsafe", "run", str(tmp_path / "m.toml"), "--runs", str(tmp_path / "runs")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, capsys.readouterr().err) == (0, "")
+    (run,) = (tmp_path / "runs").iterdir()
+    assert directory_digest(run / "student") == directory_digest(tmp_path / "made" / "student")
+
+
 def test_another_making_in_the_same_directory_names_the_keys_that_differ(
     say: Callable[..., Any], make: Make, tmp_path: Path
 ) -> None:

@@ -1,5 +1,7 @@
 """A real server of another make: llama.cpp's, on a GGUF file that we wrote, tells what the local model says."""
 
+import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 import xllamacpp
 
+from spiritsafe.cli import main
 from spiritsafe.make.data.collect import stored
 from spiritsafe.make.data.settings import CollectPart
 from spiritsafe.make.export import export
@@ -77,3 +80,20 @@ def test_llama_cpp_s_server_scores_given_answers_token_by_token(
     heard = fill_given(teacher, answers, smollm2.pair, tmp_path / "cache", concurrency=2)
     assert heard.tokens == sum(len(a.token_ids or ()) for a in answers)
     assert_like_local(tmp_path, smollm2, answers, 50, least=0.01)
+
+
+def test_the_command_line_s_probe_says_what_llama_cpp_s_server_allows(
+    served: EndpointModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setattr(
+        sys, "argv", ["spiritsafe", "make", served.address, "--student", "smollm2", "--probe", "--json"]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert (end.value.code, said.err) == (0, "")
+    assert (found["gives"], found["told"]["top"], found["told"]["distribution"]) == ("server", 20, "raw")
+    assert (found["told"]["given"], found["told"]["unmapped"]) == ("prefixes", 0.0)
+    assert [name for name, why in found["methods"].items() if not why] == ["text", "cached", "judged"]
