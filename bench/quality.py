@@ -213,7 +213,13 @@ def rows_of(
     found = compare_sums(first, second, [len(t) for t in data.theirs], seed=seed)
     return [
         Row(case, "heldout_kl", own, f"{PEER} {peer}", other, other / own, None, NUM_SEEDS, (mine[0], mine[-1])),
-        Row(case, "heldout_kl_difference", found.difference, n=found.n, spread=(found.low, found.high)),
+        Row(
+            case,
+            "heldout_kl_difference",
+            float(found.difference),
+            n=found.n,
+            spread=(float(found.low), float(found.high)),
+        ),
     ]
 
 
