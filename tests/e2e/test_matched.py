@@ -15,14 +15,19 @@ from tests.report.test_html import HOSTILE, PAYLOADS, Page
 
 METHODS = ("text", "cached", "online", "on-policy")
 BUDGETS = ("tokens", "seconds", "all-seconds")
-TOKENS, SECONDS, MOST_PER_STEP = 800, 0.5, 4 * 12
+TOKENS, SECONDS, MOST_PER_STEP = 800, 0.3, 4 * 12
 
 
 @pytest.fixture(scope="module")
-def compared(workspace: Workspace) -> Path:
+def recipe(workspace: Workspace) -> str:
+    """The small recipe, put into the workspace."""
+    return Path(shutil.copy(Path(__file__).parent / "tiny-matched.toml", workspace.folder)).name
+
+
+@pytest.fixture(scope="module")
+def compared(workspace: Workspace, recipe: str) -> Path:
     """The directory of a finished comparison; not to be changed."""
-    shutil.copy(Path(__file__).parent / "tiny-matched.toml", workspace.folder)
-    done = workspace.call("run", "tiny-matched.toml", "--runs", "matched")
+    done = workspace.call("run", recipe, "--runs", "matched")
     assert (done.code, done.err) == (0, "")
     return workspace.only("matched")
 
@@ -174,7 +179,7 @@ def test_the_same_command_again_trains_nothing(workspace: Workspace, compared: P
 
 
 def test_a_comparison_killed_again_and_again_ends_with_the_same_verdicts(workspace: Workspace, compared: Path) -> None:
-    command = ("run", "tiny-matched.toml", "--runs", "killed")
+    command = ("run", "tiny-matched.toml", "matched.budget_seconds=0", "--runs", "killed")
     for file in ("exchanges/answers.jsonl", "metrics/tokens-text-0.jsonl", "metrics/tokens-on-policy-1.jsonl"):
         process = workspace.start(*command)
         wait_for(lambda file=file: any(workspace.path("killed").glob(f"*/{file}")), process)  # type: ignore[misc]
@@ -190,9 +195,9 @@ def test_a_comparison_killed_again_and_again_ends_with_the_same_verdicts(workspa
     assert leftovers(folder) == []
 
 
-def test_where_the_teacher_used_all_the_seconds_the_student_is_its_start(workspace: Workspace, compared: Path) -> None:
+def test_where_the_teacher_used_all_the_seconds_the_student_is_its_start(workspace: Workspace, recipe: str) -> None:
     settings = ("matched.budget_seconds=0.0001", "matched.num_seeds=1", "matched.methods=['text', 'cached']")
-    done = workspace.call("run", "tiny-matched.toml", "--runs", "short", *settings, "matched.shares=[1.0]")
+    done = workspace.call("run", recipe, "--runs", "short", *settings, "matched.shares=[1.0]")
     assert (done.code, done.err) == (0, "")
     found = {v["subject"]: v["value"] for v in verdicts(workspace.only("short")) if v["name"] == "kl to teacher"}
     assert found["cached KD student at equal seconds, the teacher's counted"] == found["pruned start"]
