@@ -15,7 +15,9 @@ from torch import Tensor
 
 from bench._schema import note
 from spiritsafe.cache import cache_dir
+from spiritsafe.make.rollout.decoder import fast
 from spiritsafe.models import ask, open_model, user
+from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import Pair, answer_hidden
 from spiritsafe.record import Sampling, digest_of
 
@@ -49,14 +51,15 @@ def _settings() -> list[int]:
     return [WRITTEN, ASKED if QUESTIONS.exists() else 0, PROMPT_TOKENS, ANSWER_TOKENS]
 
 
-def _made(local: Any, seed: int) -> tuple[list[Pair], list[Tensor]]:
+def _made(local: LocalModel, seed: int) -> tuple[list[Pair], list[Tensor]]:
     questions = QUESTIONS.read_text(encoding="utf-8").splitlines()[:ASKED] if QUESTIONS.exists() else []
     wanted = Sampling(max_tokens=PROMPT_TOKENS, seed=seed)
     num = WRITTEN + ASKED - len(questions)
     asked = [replace(r, open_turn="user") for r in ask([()], wanted, n=num, purpose="prompts")]
-    written = [e.answer for e in local.generate(asked) if e.answer.strip()]
+    engine = fast(local)
+    written = [e.answer for e in engine.generate(asked) if e.answer.strip()]
     prompts = [user(text) for text in [*written, *(json.loads(line)["question"] for line in questions)]]
-    said = local.generate(ask(prompts, wanted.model_copy(update={"max_tokens": ANSWER_TOKENS})))
+    said = engine.generate(ask(prompts, wanted.model_copy(update={"max_tokens": ANSWER_TOKENS})))
     note(f"{len(said)} answers")
     pairs = [local.pair(e) for e in said]
     with torch.inference_mode():
