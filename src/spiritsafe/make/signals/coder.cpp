@@ -164,8 +164,9 @@ struct Model {
             c.id = list.id[k];
             c.context = u16((known ? c.context : 0) + KIND[list.past[k]] * weight);
             const bool keep = known && which == 2 && c.in;
-            c.level = keep ? c.level : list.level[k];
-            c.from = keep ? c.from : u8(which);
+            const bool both = known && which == 1 && c.in && std::max(c.level, list.level[k]) < SAMPLE;
+            c.level = both ? u8((c.level + list.level[k] + 1) / 2) : keep ? c.level : list.level[k];
+            c.from = both ? u8(LISTS) : keep ? c.from : u8(which);
             c.in = u8((known ? c.in : 0) | 1 << which);
             slot[which][i] = u8(k);
         }

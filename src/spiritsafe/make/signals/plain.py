@@ -254,7 +254,9 @@ def learn(cell: Cell, bit: int, most: int) -> None:
 def _gather(known: dict[int, Candidate], source: List, which: int, weight: int) -> None:
     for slot in source.slots:
         c = known.setdefault(slot.id, Candidate(slot.id))
-        if which < 2 or not c.slots:
+        if which == 1 and c.slots and max(c.level, slot.level) < SAMPLE:
+            c.level, c.source = (c.level + slot.level + 1) // 2, 3
+        elif which < 2 or not c.slots:
             c.level, c.source = slot.level, which
         c.context += KIND[slot.past] * weight
         c.slots[which] = slot
