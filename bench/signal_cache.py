@@ -24,7 +24,7 @@ from spiritsafe.make.signals.reader import signal_of
 from spiritsafe.make.signals.sample import Keep, Kept, choose, rows_of
 
 VOCAB, RUNS = 49152, 7
-CASES = {"top-50": Keep(), "unbiased": Keep("unbiased", 20)}
+CASES = {"top-50": Keep(), "unbiased": Keep("unbiased", 24)}
 RAW = {"raw top-50 fp16+u16": (50, torch.float16), "raw top-32 bf16+u16": (32, torch.bfloat16)}
 
 
