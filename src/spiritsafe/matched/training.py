@@ -36,6 +36,16 @@ class Lab:
 
     house: House[MatchedRecipe]
 
+    def __post_init__(self) -> None:
+        self.cold = self.recipe.matched.methods
+
+    @property
+    def first(self) -> int:
+        """The first layer of the start that is not as in the teacher."""
+        from spiritsafe.make.prune import first_changed
+
+        return first_changed(self.house.stages.records["start"]["notes"]["keep"])
+
     @property
     def recipe(self) -> MatchedRecipe:
         """The comparison's."""
@@ -83,6 +93,16 @@ class Lab:
 
         tokenizer, batch = self.house.teacher.tokenizer, self.recipe.teacher.batch
         return LocalModel(name, fingerprint(model), model, tokenizer, batch=batch)
+
+    def warm(self) -> None:
+        """Take one step with every method, once in a process: what is loaded and compiled then is nobody's cost."""
+        from spiritsafe.make.loop import Budget, train
+
+        while self.cold:
+            trial, model = Trial("tokens", self.cold[0], 0), deepcopy(self.start)
+            method = method_of(self, trial, model, 0, Clocks())
+            train(model, method, self.recipe.make, seed=0, first_trained=self.first, budget=Budget(answer_tokens=1))
+            self.cold = self.cold[1:]
 
     def fidelity(self, model: Any) -> "Fidelity":
         """How near the teacher these weights are."""
@@ -135,9 +155,9 @@ def run_trial(lab: Lab, trial: Trial, before_s: float, tick: Callable[[], None])
     """Train one student from the start until its budget is spent; returns it and what every look found."""
     from spiritsafe.make.loop import train
     from spiritsafe.make.loop.budget import Spent, Way
-    from spiritsafe.make.prune import first_changed
 
     part, settings = lab.recipe.matched, lab.recipe.make
+    lab.warm()
     model, clocks, spent, looks = deepcopy(lab.start), Clocks(), Spent(), list[Look]()
     seed = seed_of(lab.house.seed, "order", trial.number)
     method = Timed(method_of(lab, trial, model, seed, clocks), clocks, asks=trial.method in ("online", "on-policy"))
@@ -156,8 +176,7 @@ def run_trial(lab: Lab, trial: Trial, before_s: float, tick: Callable[[], None])
         tick()
 
     look()
-    keep = lab.house.stages.records["start"]["notes"]["keep"]
-    train(model, method, settings, seed=seed, first_trained=first_changed(keep), budget=budget, on_step=after_step)
+    train(model, method, settings, seed=seed, first_trained=lab.first, budget=budget, on_step=after_step)
     return model, looks
 
 
