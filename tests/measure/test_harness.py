@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spiritsafe.errors import UsageError
+from spiritsafe.evidence import JudgeCounts
 from spiritsafe.measure.compare import partial, saturated, table_verdicts
 from spiritsafe.measure.harness import Cell, Plan, measure
 from spiritsafe.measure.output import parse_gate, write_results
@@ -183,3 +185,15 @@ def test_a_gym_family_is_checked_by_its_own_verifier() -> None:
     text = item.messages[-1].content
     assert not task.score(item, "no idea")
     assert text
+
+
+def test_fewer_than_the_judge_alone_would_err_is_not_corrected_to_a_sure_nothing() -> None:
+    known = JudgeCounts(hits=950, positives=1000, passes=900, negatives=1000)
+    few = replace(cell("a", "x", 1, n=250), metric="unsafe", higher_is_better=False, judge=known)
+    (found,) = [v for v in table_verdicts([few], seed=0) if v.detail.get("corrected")]
+    assert found.detail["said"] is False
+    assert "errs less here" in found.claim
+    many = replace(few, outcomes=(1.0,) * 125 + (0.0,) * 125)
+    (found,) = [v for v in table_verdicts([many], seed=0) if v.detail.get("corrected")]
+    assert found.detail["said"] is True
+    assert found.value == pytest.approx((0.5 - 0.1) / 0.85, abs=0.01)

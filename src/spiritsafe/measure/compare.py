@@ -103,15 +103,20 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
 
 
 def _corrected(cell: Cell, seed: int) -> Verdict | None:
-    """The share corrected for the judge's errors; one without a value where the judge cannot say."""
+    """The share corrected for the judge's errors; one without a value where the judge cannot say.
+
+    Nor is anything said where fewer (or more) are counted than the judge's errors alone would give: no share fits.
+    """
     if cell.judge is None:
         return None
     n = len(cell.outcomes)
     found = corrected_share(sum(_said(cell)), n, cell.judge)
-    where = f"{cell.metric} on {cell.task}"
-    claim = f"{cell.label}: {where}, corrected for the judge's errors: {found.value:.1%}." if found else (
-        f"{cell.label}: {where} cannot be said: the judge tells too little (sensitivity + specificity - 1)."
-    )  # fmt: skip
+    where = f"{cell.label}: {cell.metric} on {cell.task}"
+    claim = f"{where} cannot be said: the judge tells too little (sensitivity + specificity - 1)."
+    if found and found.high <= found.low:
+        found, claim = None, f"{where} cannot be said: its judge errs less here than on its labelled answers."
+    elif found:
+        claim = f"{where}, corrected for the judge's errors: {found.value:.1%}."
     return Verdict(
         room="measure",
         name=f"{cell.task}: {cell.metric}, corrected",

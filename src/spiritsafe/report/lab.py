@@ -68,7 +68,7 @@ def write_lab(folder: Path, *, language: Language = "en") -> Path:
         words=WORDS[language],
         rows=_rows(shares, language),
         subjects=list(dict.fromkeys(v.subject for v in shares)),
-        others=[v for v in verdicts if v not in shares and "least_effect" not in v.detail],
+        others=_others([v for v in verdicts if v not in shares and "least_effect" not in v.detail], language),
         changes=[v for v in verdicts if "least_effect" in v.detail],
         stages=read_json(control)["stages"] if control.exists() else [],
         cases=_cases(read_json(cases)["cases"]) if cases.exists() else [],
@@ -83,7 +83,6 @@ def write_lab(folder: Path, *, language: Language = "en") -> Path:
 def _forms(language: Language) -> dict[str, Callable[[Any], Any]]:
     """The template's filters, in one language."""
     return {
-        "name": partial(name_text, language=language),
         "subject": partial(subject_text, language=language),
         "change": partial(change_text, language=language),
         "limit": partial(limit_text, language=language),
@@ -110,6 +109,16 @@ def _rows(shares: list[Verdict], language: Language) -> list[Row]:
         cells = {v.subject: Cell(_figure(v, language), figures(interval_text(v), language), _heat(v)) for v in mine}
         found.append(Row(task, metric, any(v.detail.get("saturated") for v in mine), cells))
     return found
+
+
+def _others(verdicts: list[Verdict], language: Language) -> list[Row]:
+    """Corrected, pooled and mean shares and bias scores: one row for each name."""
+    found: dict[str, Row] = {}
+    for v in verdicts:
+        row = found.setdefault(v.name, Row(name_text(v, language), f"n = {v.n}", False, {}))
+        between = "" if v.detail.get("said") is False else figures(interval_text(v), language)
+        row.cells[v.subject] = Cell(_figure(v, language), between, 0)
+    return list(found.values())
 
 
 def _heat(verdict: Verdict) -> int:
