@@ -94,3 +94,10 @@ def test_settings_are_read_and_wrong_ones_named() -> None:
     assert parse_settings("strict@input") == ("strict@input",)
     with pytest.raises(UsageError, match="--guard on"):
         parse_settings("off,on")
+
+
+def test_what_a_stopped_prompt_took_is_the_control_s_own_time(tmp_path: Path, policy: str) -> None:
+    plan = Plan(settings=("off", f"{policy}@input"))
+    found = measure([open_model("fake:slow=0.02")], [task("harmful")], tmp_path / "out", plan)
+    (stage,) = found.stages
+    assert 0 < stage["stages_p50_ms"] <= stage["stages_p99_ms"]

@@ -74,7 +74,7 @@ def _guarded(guarded: Model, requests: Sequence[Request]) -> list[Exchange]:
 def _stages(before: Sequence[Exchange], after: Sequence[Exchange], reviewer: Stored | None) -> dict[str, Any]:
     """Share settled by each stage, and what the control itself took: stages timed here, reviews as stored."""
     settled = [_settled(e.flags) for e in after]
-    took_ms = [1000 * max(0.0, b.elapsed_s - a.elapsed_s) for a, b in zip(before, after, strict=True)]
+    took_ms = [1000 * _took_s(a.elapsed_s, b.elapsed_s) for a, b in zip(before, after, strict=True)]
     alone = [t for t, by in zip(took_ms, settled, strict=True) if by[0] != "reviewer"]
     reviews = [] if reviewer is None else reviewer.given
     return {
@@ -87,6 +87,11 @@ def _stages(before: Sequence[Exchange], after: Sequence[Exchange], reviewer: Sto
         "review_tokens": sum(e.usage.prompt_tokens + e.usage.completion_tokens for e in reviews),
         "review_cost_usd": sum(e.cost_usd for e in reviews),
     }
+
+
+def _took_s(alone_s: float, guarded_s: float) -> float:
+    """What the control took: all of it where the model was not asked, else what came on top of the model's time."""
+    return guarded_s if guarded_s < alone_s else guarded_s - alone_s
 
 
 def _settled(flags: Sequence[str]) -> tuple[str, str]:
