@@ -255,7 +255,8 @@ def fit(
     sets: Annotated[list[str] | None, typer.Argument(help="Data sets by name; default: those of the shipped.")] = None,
     data: Annotated[str, typer.Option(help="A folder with the published files.")] = "",
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")] = Path("heads"),
-    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+    encoders: Annotated[bool, typer.Option(help="Fit the second stage too (extra guard).")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals and of the second stage's waves.")] = 0,
 ) -> None:
     """Fit heads on data sets whose licences permit it, and write them with a card of how often they err."""
     from spiritsafe.guard.heads.card import as_text
@@ -265,7 +266,8 @@ def fit(
 
     show = Show(quiet=False)
     names, measured = sets or default_names(), [] if sets else measured_names()
-    typer.echo(as_text(fit_heads(names, data, out, seed=seed, say=show.say, measured=measured)))
+    found = fit_heads(names, data, out, seed=seed, say=show.say, measured=measured, encoders=encoders)
+    typer.echo(as_text(found))
 
 
 @guard.command()

@@ -14,9 +14,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from spiritsafe.errors import DataError, UsageError
+from spiritsafe.errors import DataError, MissingExtra, UsageError
 from spiritsafe.guard.heads.heads import Stamp, open_heads, stamp_of
 from spiritsafe.guard.match import of_pattern
+from spiritsafe.models.encoder import missing
 from spiritsafe.recipe import Section
 
 LOGGER = logging.getLogger("spiritsafe.guard")
@@ -82,6 +83,7 @@ class Policy(Section):
     the guarded model; with `decide="stages"` whatever is flagged is stopped. `shadow` decides and stops nothing.
     A text is read up to `max_chars` characters, half of them from each end; a longer one is flagged for that.
     `heads` are those of `heads_from`, a folder that `guard fit` wrote or `shipped`; `heads_sha256` is of its weights.
+    With `encoder` a sentence encoder (extra `guard`) decides what the linear heads do not clear.
     """
 
     version: Literal[1] = 1
@@ -96,6 +98,7 @@ class Policy(Section):
     rules: dict[str, Rule] = Field(default_factory=dict)
     heads_from: str = "shipped"
     heads_sha256: str = ""
+    encoder: bool = False
     heads: dict[str, Head] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -123,7 +126,7 @@ class PolicySource:
         if stamp != self._seen:
             try:
                 self._policy = load_policy(self._source)
-            except (UsageError, DataError) as error:
+            except (UsageError, DataError, MissingExtra) as error:
                 LOGGER.error("the policy stays as it was: %s", error)
             self._seen = self._stamp()
         return self._policy
@@ -140,7 +143,7 @@ class PolicySource:
 def load_policy(source: str) -> Policy:
     """Read a shipped policy by name, or a TOML file by path, and see which heads it has.
 
-    Raises `UsageError` naming the key at fault and `DataError` where its heads cannot be opened.
+    Raises `UsageError` naming the key at fault, `DataError` where its heads cannot be opened, and `MissingExtra`.
     """
     data = _data(source)
     try:
@@ -157,6 +160,12 @@ def _with_heads(source: str, policy: Policy) -> Policy:
     for name in policy.heads:
         if name not in heads.names:
             raise UsageError(source, f"heads.{name}: no such head{_suggest(name, list(heads.names))}")
+    if policy.encoder and heads.second is None:
+        raise UsageError(
+            source, f"encoder: '{policy.heads_from}' has no encoder heads", "spiritsafe guard fit --encoders"
+        )
+    if policy.encoder and (module := missing()):
+        raise MissingExtra(module, "guard")
     if policy.heads_sha256 not in ("", heads.digest):
         raise UsageError(source, f"heads_sha256: the weights of '{policy.heads_from}' have {heads.digest}")
     return policy.model_copy(update={"heads_sha256": heads.digest})

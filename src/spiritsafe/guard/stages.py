@@ -4,6 +4,7 @@ Rules look first, heads only where no rule has flagged. Every finding says which
 against which limit, and what of the text it rests on. A head's score is that of its linear model.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from functools import lru_cache
 from typing import Literal
 
 from spiritsafe.guard.heads.heads import open_heads
+from spiritsafe.guard.heads.language import is_english
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
-from spiritsafe.guard.normal import views
+from spiritsafe.guard.normal import normalise, views
 from spiritsafe.guard.policy import Policy
 from spiritsafe.record import Message
 
@@ -27,7 +29,7 @@ class Finding:
     """One thing that a stage found. `score` is at least `limit`; `evidence` is the pattern that occurs."""
 
     side: Side
-    stage: Literal["length", "rules", "linear"]
+    stage: Literal["length", "rules", "linear", "encoder"]
     rule: str
     action: Action
     score: float = 1.0
@@ -66,11 +68,12 @@ class Stages:
         read = f"{text[: limit // 2]} {text[-(limit // 2) :]}" if long else text
         texts = views(read)
         findings += self._rules[side].find(texts)
-        ruled_s = time.perf_counter()
-        elapsed_s = {"rules": ruled_s - started_s}
-        if all(found.action == "note" for found in findings) and self._heads[side].heads:
-            findings += self._heads[side].find(texts)
-            elapsed_s["linear"] = time.perf_counter() - ruled_s
+        now_s = time.perf_counter()
+        elapsed_s = {"rules": now_s - started_s}
+        if self._heads[side].heads and all(found.action == "note" for found in findings):
+            found, stage = self._heads[side].find(read, texts)
+            findings += found
+            elapsed_s[stage] = time.perf_counter() - now_s
         return Look(tuple(findings), elapsed_s)
 
 
@@ -104,26 +107,41 @@ class _Rules:
 
 
 class _Heads:
-    """The heads of one side."""
+    """The heads of one side: the linear ones, and the encoder's for what they do not clear."""
 
     def __init__(self, policy: Policy, side: Side) -> None:
         self._side: Side = side
+        self._policy = policy
         self.heads = {name: head for name, head in policy.heads.items() if head.on in (side, "both")}
-        if self.heads:
-            self._opened = open_heads(policy.heads_from)
-            limits, names = self._opened.limits, self._opened.names
-            self._limits = [
-                (names.index(name), name, limits[name] if head.limit is None else head.limit, head.action)
-                for name, head in self.heads.items()
-            ]
+        self._opened = open_heads(policy.heads_from) if self.heads else None
 
-    def find(self, texts: Sequence[str]) -> list[Finding]:
-        scores = self._opened.scores(texts).tolist()
-        return [
-            Finding(self._side, "linear", name, action, scores[index], limit)
-            for index, name, limit, action in self._limits
-            if scores[index] >= limit
-        ]
+    def find(self, text: str, texts: Sequence[str]) -> tuple[list[Finding], Literal["linear", "encoder"]]:
+        """What is found in a text with these readings, and the last stage that looked."""
+        opened = self._opened
+        assert opened
+        firsts = opened.scores(texts)
+        if not self._policy.encoder or opened.second is None:
+            return self._above("linear", "limit", firsts.tolist()), "linear"
+        tongue: Literal["english", "other"] = "english" if is_english(texts[0]) else "other"
+        clear = [opened.limits[name]["clear"] for name in opened.names]
+        if tongue == "english" and all(score < limit for score, limit in zip(firsts.tolist(), clear, strict=True)):
+            return [], "linear"
+        hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(firsts)
+        if found := self._above("linear", "limit", hidden):
+            return found, "linear"
+        shown = normalise(text)
+        scores = opened.second.scores(shown, firsts.astype(float), is_english=tongue == "english")
+        return self._above("encoder", tongue, scores.tolist()), "encoder"
+
+    def _above(self, stage: Literal["linear", "encoder"], kind: str, scores: Sequence[float]) -> list[Finding]:
+        assert self._opened
+        found = []
+        for name, head in self.heads.items():
+            score = scores[self._opened.names.index(name)]
+            limit = self._opened.limits[name][kind] if head.limit is None else head.limit
+            if score >= limit:
+                found.append(Finding(self._side, stage, name, head.action, score, limit))
+        return found
 
 
 def _pairs(name: str, policy: Policy) -> list[tuple[str, str, str]]:

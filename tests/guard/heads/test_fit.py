@@ -63,10 +63,12 @@ def test_the_card_counts_rows_that_no_head_saw(fitted: Path) -> None:
     sets = {each["name"]: each for each in card["sets"]}
     assert sets["xstest"]["rows"] == 2 * NUM
     assert sets["xstest"]["learnt"] + sets["xstest"]["held_out"] == 2 * NUM
-    [recall] = [f for f in card["held_out"] if (f["case"], f["metric"]) == ("harmbench", "recall")]
+    [recall] = [f for f in card["stages"]["linear"]["held_out"] if (f["case"], f["metric"]) == ("harmbench", "recall")]
     assert recall["n"] == sets["harmbench"]["held_out"]
     assert recall["low"] <= recall["value"] <= recall["high"]
-    assert {f["case"] for f in card["zero_shot"]} == {"harmbench"}, "without xstest nothing is known to be harmless"
+    assert {f["case"] for f in card["stages"]["linear"]["zero_shot"]} == {"harmbench"}, (
+        "without xstest nothing is known to be harmless"
+    )
     assert "| harmbench | harm | recall |" in as_text(card)
 
 

@@ -6,22 +6,31 @@ from typing import Any
 
 def as_text(card: Mapping[str, Any]) -> str:
     """A card in Markdown: heads and limits, figures with intervals, false alarms by language, the sets."""
-    heads = [f"| {name} | {head['limit']:+.2f} |" for name, head in card["heads"].items()]
+    columns = list(next(iter(card["heads"].values())))
+    heads = [f"| {name} | {' | '.join(f'{head[c]:+.2f}' for c in columns)} |" for name, head in card["heads"].items()]
     parts = [
         [f"# {card['name']}", "", f"Weights sha256 `{card['weights_sha256']}`, seed {card['seed']}.", ""],
-        ["| head | limit |", "|---|---|", *heads, "", "## On rows never seen", ""],
+        ["A score of at least `limit` flags in the first stage, one of `english` or `other` in the second, which is"],
+        ["asked of English texts only where a first score is at least `clear`, and of all others.", ""],
+        [f"| head | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}", *heads, ""],
         ["Held-out half: other rows of the set were learnt from. Zero-shot: heads and limits knew no row of the set."],
         ["Shares in %, with 95 % intervals (shares: Wilson; F1: bootstrap over rows).", ""],
-        ["| case | target | metric | held-out half | zero-shot | n |", "|---|---|---|---|---|---|", *_figures(card)],
-        ["", "## Sets", "", "| set | licence | rows | learnt from | held out |", "|---|---|---|---|---|", *_sets(card)],
+        *(_stage(name, stage) for name, stage in card["stages"].items()),
+        ["## Sets", "", "| set | licence | rows | learnt from | held out |", "|---|---|---|---|---|", *_sets(card)],
     ]
     return "\n".join(line for part in parts for line in part)
 
 
-def _figures(card: Mapping[str, Any]) -> list[str]:
-    zero = {(f["case"], f["target"], f["metric"]): f for f in card["zero_shot"]}
+def _stage(name: str, stage: Mapping[str, Any]) -> list[str]:
+    title = {"linear": "First stage: linear heads", "encoder": "Second stage: encoder heads"}[name]
+    head = "| case | target | metric | held-out half | zero-shot | n |"
+    return [f"## {title}, on rows never seen", "", head, "|---|---|---|---|---|---|", *_figures(stage), ""]
+
+
+def _figures(stage: Mapping[str, Any]) -> list[str]:
+    zero = {(f["case"], f["target"], f["metric"]): f for f in stage["zero_shot"]}
     lines = []
-    for found in card["held_out"]:
+    for found in stage["held_out"]:
         key = (found["case"], found["target"], found["metric"])
         shown = _share(found)
         without = _share(zero[key]) if key in zero else "" if found["seen"] else shown

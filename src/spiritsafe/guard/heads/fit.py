@@ -19,23 +19,39 @@ from spiritsafe.errors import DataError, UsageError, writing
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, corpus_of
 from spiritsafe.guard.heads.figures import Figure, as_json, figures
 from spiritsafe.guard.heads.heads import CARD, WEIGHTS
-from spiritsafe.guard.heads.limits import choose
+from spiritsafe.guard.heads.limits import choose, clear_below
 from spiritsafe.guard.heads.linear import crossed, fit_linear, rarity
+from spiritsafe.guard.heads.sample import Sample, sample_of
+from spiritsafe.guard.heads.second_fit import Firsts, SecondFit, fit_second, second_scores
 from spiritsafe.guard.heads.sets import SETS, DataSet, trainable
 from spiritsafe.record import bytes_digest, file_digest, write_atomic, write_json
 
 NAMES = ("harmful", "injection", "abusive")
 FOLDS = 3
+RELATED = {"frr": ("frr-multilingual",), "frr-multilingual": ("frr",), "mgsm": ("gsm8k",)}
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head's weights (1 << BITS), offset and limit."""
+    """A head of the first stage: weights (1 << BITS), offset, limit, and the score below which the second is not asked.
+
+    `scores` (N) are those of rows learnt from by heads that did not see them, and of all others.
+    """
 
     weights: Array
     offset: float
     limit: float
+    clear: float
+    scores: Array
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The rows that the encoders read."""
+
+    english: Sample
+    other: Sample
 
 
 def fit(
@@ -46,12 +62,12 @@ def fit(
     seed: int,
     say: Say,
     measured: Sequence[str] = (),
-    zero_shot: bool = True,
+    encoders: bool = False,
 ) -> Mapping[str, Any]:
     """Fit heads on the sets named, write weights and card into `out`, and give the card.
 
-    Raises `UsageError` for a set that may not be trained on and `DataError` for files not at hand; sets that are
-    only `measured` are left out where they are not.
+    Raises `UsageError` for a set that may not be trained on, `DataError` for files not at hand and `MissingExtra` where
+    `encoders` are not installed; sets that are only `measured` are left out where they are not at hand.
     """
     learnt = trainable(names)
     sets = [*learnt, *_at_hand(measured, data, say)]
@@ -60,27 +76,72 @@ def fit(
     told = [head for head in NAMES if {0, 1} <= set(corpus.says(head)[corpus.learnt].tolist())]
     if not told:
         raise UsageError(" ".join(names), "say of no head both yes and no", "add a set, such as xstest")
-    heads = fit_heads(corpus, corpus.learnt, say, told)
-    found = figures(corpus, _flags(corpus, heads), corpus.held, names, seed=seed)
-    zero = _zero_shot(corpus, heads, names, seed, say) if zero_shot else []
-    raw = _packed(heads)
+    samples = _samples(corpus, say) if encoders else None
+    heads = fit_heads(corpus, corpus.learnt, told)
+    second = (
+        fit_second(corpus, samples.english, samples.other, _firsts(heads), corpus.learnt, seed=seed)
+        if samples
+        else None
+    )
+    found = {"linear": figures(corpus, flagged(heads), corpus.held, names, seed=seed)}
+    if samples and second:
+        flags, read = flagged_by_encoder(corpus, samples, heads, second)
+        found["encoder"] = figures(corpus, flags, corpus.held & read, names, seed=seed)
+    zero = _zero_shot(corpus, heads, samples, second, names, seed, say)
+    raw = _packed(heads, second)
+    card = _card(heads, second, found, zero) | {
+        "weights_sha256": bytes_digest(raw),
+        "seed": seed,
+        "sets": [_set_card(each, corpus, data) for each in sets],
+    }
     with writing(out, option="-o DIR"):
         out.mkdir(parents=True, exist_ok=True)
-    card = _card(heads, found, zero, corpus, sets, data, seed, bytes_digest(raw))
     write_atomic(out / WEIGHTS, raw)
     write_json(out / CARD, card)
     return card
 
 
-def fit_heads(corpus: Corpus, rows: Bools, say: Say, only: Sequence[str]) -> dict[str, Fitted]:
-    """Heads and their limits from the rows given."""
-    idf, heads = rarity(corpus), {}
+def fit_heads(corpus: Corpus, rows: Bools, only: Sequence[str]) -> dict[str, Fitted]:
+    """Heads of the first stage and their limits from the rows given."""
+    idf, heads = rarity(corpus, rows), {}
     for head in only:
-        limit = choose(corpus, head, crossed(corpus, head, idf, rows), rows)
+        scores = crossed(corpus, head, idf, rows)
+        limit, clear = choose(corpus, head, scores, rows), clear_below(corpus, head, scores, rows)
         weights, offset = fit_linear(corpus, head, rows, idf)
-        heads[head] = Fitted(weights.astype(np.float16).astype(float), offset, limit)
-        say(f"{head}: limit {limit:+.2f}")
+        weights = weights.astype(np.float16).astype(float)
+        final = corpus.highest(corpus.windows @ weights) + offset
+        heads[head] = Fitted(weights, offset, limit, clear, np.where(rows, scores, final))
     return heads
+
+
+def flagged(heads: Mapping[str, Fitted]) -> dict[str, Bools]:
+    """Which rows (N) each head of the first stage flags."""
+    return {name: head.scores >= head.limit for name, head in heads.items()}
+
+
+def flagged_by_encoder(
+    corpus: Corpus, samples: Samples, heads: Mapping[str, Fitted], fit: SecondFit
+) -> tuple[dict[str, Bools], Bools]:
+    """Which rows (N) each head of the second stage flags, and which rows it was shown."""
+    firsts, shown = _firsts(heads), np.zeros(len(corpus.rows), bool)
+    flags = {name: np.zeros(len(corpus.rows), bool) for name in heads}
+    unclear = np.any([head.scores >= head.clear for head in heads.values()], axis=0)
+    for tongue, sample in (("english", samples.english), ("other", samples.other)):
+        scores = second_scores(fit.second, sample, firsts, english=tongue == "english")
+        own = ~sample.is_english if tongue == "other" else unclear[sample.rows]
+        shown[sample.rows[sample.is_english == (tongue == "english")]] = True
+        for column, name in enumerate(heads):
+            flags[name][sample.rows[own]] = scores[own, column] >= fit.limits[tongue][name]
+    return flags, shown
+
+
+def _firsts(heads: Mapping[str, Fitted]) -> Firsts:
+    return Firsts(tuple(heads), np.stack([head.scores for head in heads.values()], axis=1))
+
+
+def _samples(corpus: Corpus, say: Say) -> Samples:
+    say("encoding: some minutes, the first time")
+    return Samples(sample_of(corpus, english=True), sample_of(corpus, english=False))
 
 
 def _at_hand(measured: Sequence[str], data: str, say: Say) -> list[DataSet]:
@@ -95,52 +156,61 @@ def _at_hand(measured: Sequence[str], data: str, say: Say) -> list[DataSet]:
     return found
 
 
-def _flags(corpus: Corpus, heads: Mapping[str, Fitted]) -> dict[str, Bools]:
-    return {
-        name: corpus.highest(corpus.windows @ head.weights) + head.offset >= head.limit for name, head in heads.items()
-    }
-
-
-def _zero_shot(corpus: Corpus, heads: Mapping[str, Fitted], names: Sequence[str], seed: int, say: Say) -> list[Figure]:
-    found: list[Figure] = []
+def _zero_shot(
+    corpus: Corpus,
+    heads: Mapping[str, Fitted],
+    samples: Samples | None,
+    second: SecondFit | None,
+    names: Sequence[str],
+    seed: int,
+    say: Say,
+) -> dict[str, list[Figure]]:
+    """Figures of each set by heads and limits that knew neither it nor its relations."""
+    found: dict[str, list[Figure]] = {"linear": [], "encoder": []}
     for name in names:
-        own = corpus.source == name
-        if not (own & corpus.held).any():
+        own = corpus.of_set[name]
+        rows = corpus.learnt & ~np.isin(corpus.source, (name, *RELATED.get(name, ())))
+        saying = [head for head in heads if (corpus.says(head)[own] >= 0).any()]
+        if not (own & corpus.held).any() or any(set(corpus.says(h)[rows].tolist()) < {0, 1} for h in saying):
             continue
         say(f"without {name}")
-        saying = [head for head in heads if (corpus.says(head)[own] >= 0).any()]
-        if any(set(corpus.says(head)[corpus.learnt & ~own].tolist()) < {0, 1} for head in saying):
-            continue
-        others = fit_heads(corpus, corpus.learnt & ~own, lambda _: None, saying)
-        found += [
-            each
-            for each in figures(corpus, _flags(corpus, {**heads, **others}), corpus.held & own, (), seed=seed)
-            if each.case == name
-        ]
+        others = {**heads, **fit_heads(corpus, rows, saying)}
+        found["linear"] += _of(name, figures(corpus, flagged(others), corpus.held & own, (), seed=seed))
+        if samples and second:
+            again = fit_second(corpus, samples.english, samples.other, _firsts(others), rows, seed=seed)
+            flags, read = flagged_by_encoder(corpus, samples, others, again)
+            found["encoder"] += _of(name, figures(corpus, flags, corpus.held & own & read, (), seed=seed))
     return found
 
 
-def _packed(heads: Mapping[str, Fitted]) -> bytes:
-    file = io.BytesIO()
-    linear = np.stack([head.weights for head in heads.values()], axis=1).astype(np.float16)
-    np.savez_compressed(file, linear=linear, offsets=np.array([h.offset for h in heads.values()], np.float32))
+def _of(name: str, found: Sequence[Figure]) -> list[Figure]:
+    return [each for each in found if each.case == name]
+
+
+def _packed(heads: Mapping[str, Fitted], second: SecondFit | None) -> bytes:
+    file, parts = io.BytesIO(), {"linear": np.stack([head.weights for head in heads.values()], axis=1)}
+    if second:
+        parts |= {name: getattr(second.second, name) for name in ("english", "other", "waves", "phases", "means")}
+    halves = {name: part.astype(np.float16) for name, part in parts.items()}
+    np.savez_compressed(file, offsets=np.array([h.offset for h in heads.values()], np.float32), **halves)  # type: ignore[arg-type]
     return file.getvalue()
 
 
 def _card(
-    heads: Mapping[str, Fitted], found: Sequence[Figure], zero: Sequence[Figure], corpus: Corpus,
-    sets: Sequence[DataSet], data: str, seed: int, digest: str,
-) -> dict[str, Any]:  # fmt: skip
-    return {
-        "version": 1,
-        "name": "spiritsafe guard heads",
-        "heads": {name: {"limit": head.limit} for name, head in heads.items()},
-        "weights_sha256": digest,
-        "seed": seed,
-        "sets": [_set_card(each, corpus, data) for each in sets],
-        "held_out": as_json(found),
-        "zero_shot": as_json(zero),
+    heads: Mapping[str, Fitted],
+    second: SecondFit | None,
+    found: Mapping[str, Sequence[Figure]],
+    zero: Mapping[str, Sequence[Figure]],
+) -> dict[str, Any]:
+    limits = {
+        name: {"limit": head.limit, "clear": round(head.clear, 4)}
+        | ({tongue: second.limits[tongue][name] for tongue in ("english", "other")} if second else {})
+        for name, head in heads.items()
     }
+    stages = {
+        name: {"held_out": as_json(each), "zero_shot": as_json(zero.get(name, ()))} for name, each in found.items()
+    }
+    return {"version": 1, "name": "spiritsafe guard heads", "heads": limits, "stages": stages}
 
 
 def _set_card(each: DataSet, corpus: Corpus, data: str) -> dict[str, Any]:

@@ -16,20 +16,26 @@ from numpy.typing import NDArray
 
 from spiritsafe.errors import DataError
 from spiritsafe.guard.heads import ngrams
+from spiritsafe.guard.heads.second import Second
 from spiritsafe.record import bytes_digest, read_json
 
 SHIPPED, WEIGHTS, CARD = "shipped", "heads.npz", "card.json"
+SECOND = ("english", "other", "waves", "phases", "means")
 Stamp = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads by name, in the order of the weights' columns. `linear` (1 << BITS, H) and `offsets` (H) give scores."""
+    """Heads by name, in the order of the weights' columns. `linear` (1 << BITS, H) and `offsets` (H) give scores.
+
+    `limits` has by head the card's: of the first stage (`limit`, `clear`) and of the second (`english`, `other`).
+    """
 
     names: tuple[str, ...]
-    limits: Mapping[str, float]
+    limits: Mapping[str, Mapping[str, float]]
     linear: NDArray[np.float32]
     offsets: NDArray[np.float32]
+    second: Second | None
     card: Mapping[str, Any]
     digest: str
 
@@ -74,6 +80,6 @@ def _opened(source: str, stamp: Stamp) -> Heads:
     with np.load(io.BytesIO(raw)) as held:
         linear = np.ascontiguousarray(held["linear"].astype(np.float32))
         offsets = held["offsets"].astype(np.float32)
+        second = Second(**{part: held[part].astype(float) for part in SECOND}) if "english" in held else None
     ngrams.get_ready()
-    limits = {name: float(card["heads"][name]["limit"]) for name in names}
-    return Heads(names, limits, linear, offsets, card, digest)
+    return Heads(names, card["heads"], linear, offsets, second, card, digest)

@@ -42,6 +42,13 @@ def choose(corpus: Corpus, head: str, scores: Array, rows: Bools) -> float:
     return float(allowed[int(np.argmax([_served(sets, limit) for limit in allowed]))])
 
 
+def clear_below(corpus: Corpus, head: str, scores: Array, rows: Bools) -> float:
+    """The score below which no set has more than 2 % of the rows that the head should find."""
+    yes = rows & (corpus.says(head) == 1) & np.isfinite(scores)
+    sets = [scores[own & yes] for own in corpus.of_set.values() if (own & yes).sum() >= 50] or [scores[yes]]
+    return float(min(np.quantile(each, 0.02) for each in sets))
+
+
 def _within(budget: Budget, sets: Sequence[OfSet], limit: float) -> bool:
     """Whether no set has more of its harmless rows flagged than it may."""
     return all(

@@ -8,10 +8,11 @@ from spiritsafe.guard.heads.dual import separated
 COST = 0.3
 
 
-def rarity(corpus: Corpus) -> Array:
-    """Inverse document frequency of each bucket; none for what occurs in one window alone, or in none."""
-    count = np.bincount(corpus.windows.indices, minlength=corpus.windows.shape[1])
-    return np.where(count > 1, np.log((1 + corpus.windows.shape[0]) / (1 + count)), 0.0)
+def rarity(corpus: Corpus, rows: Bools) -> Array:
+    """Inverse document frequency of each bucket in these rows; none for what occurs in one window alone, or in none."""
+    windows = corpus.windows[rows[corpus.of_window]]
+    count = np.bincount(windows.indices, minlength=windows.shape[1])
+    return np.where(count > 1, np.log((1 + windows.shape[0]) / (1 + count)), 0.0)
 
 
 def row_weights(corpus: Corpus, rows: Bools, says: Array) -> Array:

@@ -1,0 +1,68 @@
+"""The rows that encoder heads are fitted and measured on, and their vectors: some of each set, by hash.
+
+Encoders are slow, so no set gives more than `CAP` rows to learn from and as many to measure; English rows that teach
+the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache, by a digest of the texts.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiritsafe.cache import cache_dir
+from spiritsafe.errors import writing
+from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
+from spiritsafe.guard.heads.language import is_english
+from spiritsafe.guard.heads.second import vectors
+from spiritsafe.guard.normal import normalise
+from spiritsafe.record import digest_of
+
+CAP, TEACHING = 800, 150
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows (M) of a corpus that one encoder reads, by number, with its vectors (M, 384) and whether each is English."""
+
+    rows: Ints
+    vectors: Array
+    is_english: Bools
+
+
+def sample_of(corpus: Corpus, *, english: bool) -> Sample:
+    """The English rows for the English encoder; for the other one the rest, and English ones that teach it."""
+    tongue = np.array([is_english(text) for text in corpus.texts])
+    ranks = np.array([int(hashlib.sha256(row.text.encode()).hexdigest()[:12], 16) for row in corpus.rows])
+    picked: list[NDArray[np.int64]] = []
+    for mask in corpus.of_set.values():
+        for part in (corpus.learnt, corpus.held):
+            own = mask & part
+            picked.append(_some(own & (tongue == english), corpus, ranks, CAP))
+            if not english and part is corpus.learnt:
+                picked.append(_some(own & tongue, corpus, ranks, TEACHING))
+    rows = np.sort(np.concatenate(picked))
+    texts = [normalise(corpus.rows[i].text) for i in rows]
+    return Sample(rows, _kept(texts, english=english), tongue[rows])
+
+
+def _some(own: Bools, corpus: Corpus, ranks: Ints, cap: int) -> Ints:
+    """At most `cap` rows, those that say yes to something and those that do not alike as far as there are."""
+    yes = np.array([any(row.says.values()) for row in corpus.rows]) & own
+    no = own & ~yes
+    half = max(cap // 2, cap - int(yes.sum())), max(cap // 2, cap - int(no.sum()))
+    chosen = [np.flatnonzero(m)[np.argsort(ranks[m])[:num]] for m, num in ((no, half[0]), (yes, half[1]))]
+    return np.concatenate(chosen)
+
+
+def _kept(texts: Sequence[str], *, english: bool) -> Array:
+    kept = cache_dir() / "vectors" / f"{'english' if english else 'other'}-{digest_of(list(texts))[:16]}.npy"
+    if not kept.exists():
+        parts = [vectors(texts[i : i + CHUNK], is_english=english) for i in range(0, len(texts), CHUNK)]
+        with writing(kept):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            np.save(kept, np.concatenate(parts).astype(np.float32))
+    found: Array = np.load(kept).astype(float)
+    return found
