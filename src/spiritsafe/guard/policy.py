@@ -105,6 +105,8 @@ class Policy(Section):
     def _can_decide(self) -> Self:
         if not self.rules and not self.heads:
             raise ValueError("has neither [rules.NAME] nor [heads.NAME]: it would find nothing")
+        if self.encoder and not self.heads:
+            raise ValueError("encoder: needs [heads.NAME] tables")
         if self.decide == "reviewer" and self.review is None:
             raise ValueError("decide='reviewer' needs a [review] table")
         if self.decide == "stages" and self.reviewer:
