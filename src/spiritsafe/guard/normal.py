@@ -54,7 +54,7 @@ _ROT13 = frozenset(codecs.encode(_COMMON, "rot13").split())
 def normalise(text: str) -> str:
     """One form of a text, for people and encoders: case, umlauts and other scripts are kept. Idempotent."""
     if text.isascii():
-        return " ".join(text.translate(_CONTROL).split())
+        return " ".join((text if text.isprintable() else text.translate(_CONTROL)).split())
     return _shown(_shown(text))  # composing anew after a mark fell away may bring another letter to light
 
 
