@@ -121,22 +121,29 @@ class _Heads:
         assert opened
         firsts = opened.scores(texts)
         if not self._policy.encoder or opened.second is None:
-            return self._above("linear", "limit", firsts.tolist()), "linear"
+            return self._above("linear", "limit", firsts.tolist(), opened.names), "linear"
         tongue: Literal["english", "other"] = "english" if is_english(texts[0]) else "other"
-        clear = [opened.limits[name]["clear"] for name in opened.names]
-        if tongue == "english" and all(score < limit for score, limit in zip(firsts.tolist(), clear, strict=True)):
-            return [], "linear"
-        hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(firsts)
-        if found := self._above("linear", "limit", hidden):
+        first, second = firsts.tolist(), opened.by_encoder
+        found = self._above("linear", "limit", first, [name for name in self.heads if name not in second])
+        clear = all(
+            score < opened.limits[name]["clear"]
+            for name, score in zip(opened.names, first, strict=True)
+            if name in second
+        )
+        if found or (tongue == "english" and clear):
             return found, "linear"
-        shown = normalise(text)
-        scores = opened.second.scores(shown, firsts.astype(float), is_english=tongue == "english")
-        return self._above("encoder", tongue, scores.tolist()), "encoder"
+        hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(first)
+        if found := self._above("linear", "limit", hidden, second):
+            return found, "linear"
+        scores = opened.second.scores(normalise(text), firsts.astype(float), is_english=tongue == "english")
+        return self._above("encoder", tongue, scores.tolist(), second), "encoder"
 
-    def _above(self, stage: Literal["linear", "encoder"], kind: str, scores: Sequence[float]) -> list[Finding]:
+    def _above(
+        self, stage: Literal["linear", "encoder"], kind: str, scores: Sequence[float], names: Sequence[str]
+    ) -> list[Finding]:
         assert self._opened
         found = []
-        for name, head in self.heads.items():
+        for name, head in ((name, head) for name, head in self.heads.items() if name in names):
             score = scores[self._opened.names.index(name)]
             limit = self._opened.limits[name][kind] if head.limit is None else head.limit
             if score >= limit:

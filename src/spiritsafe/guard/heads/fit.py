@@ -2,7 +2,7 @@
 
     limits      by three-fold cross-fitting on development rows
     held out    rows no fit saw, of sets whose other rows were learnt
-    zero-shot   for each set with held-out rows: heads and limits from all other sets, measured on those rows
+    zero-shot   for the sets that figures are named after: heads and limits from all others, measured on held-out rows
 
 The same sets, files and seed give the same weights on one machine; across machines, to rounding.
 """
@@ -22,12 +22,15 @@ from spiritsafe.guard.heads.heads import CARD, WEIGHTS
 from spiritsafe.guard.heads.limits import choose, clear_below
 from spiritsafe.guard.heads.linear import crossed, fit_linear, rarity
 from spiritsafe.guard.heads.sample import Sample, sample_of
-from spiritsafe.guard.heads.second_fit import Firsts, SecondFit, fit_second, second_scores
+from spiritsafe.guard.heads.second_fit import FIRST_ONLY, Firsts, SecondFit, fit_second, second_scores
 from spiritsafe.guard.heads.sets import SETS, DataSet, trainable
 from spiritsafe.record import bytes_digest, file_digest, write_atomic, write_json
 
 NAMES = ("harmful", "injection", "abusive")
 FOLDS = 3
+ZERO_SHOT = (
+    "s-labs", "harmbench", "ailuminate", "xstest", "openai-moderation", "hatecheck-de", "frr-multilingual", "mgsm"
+)  # fmt: skip
 RELATED = {"frr": ("frr-multilingual",), "frr-multilingual": ("frr",), "mgsm": ("gsm8k",)}
 Say = Callable[[str], None]
 
@@ -125,12 +128,15 @@ def flagged_by_encoder(
     """Which rows (N) each head of the second stage flags, and which rows it was shown."""
     firsts, shown = _firsts(heads), np.zeros(len(corpus.rows), bool)
     flags = {name: np.zeros(len(corpus.rows), bool) for name in heads}
-    unclear = np.any([head.scores >= head.clear for head in heads.values()], axis=0)
+    unclear = np.any([head.scores >= head.clear for name, head in heads.items() if name not in FIRST_ONLY], axis=0)
     for tongue, sample in (("english", samples.english), ("other", samples.other)):
         scores = second_scores(fit.second, sample, firsts, english=tongue == "english")
         own = ~sample.is_english if tongue == "other" else unclear[sample.rows]
         shown[sample.rows[sample.is_english == (tongue == "english")]] = True
         for column, name in enumerate(heads):
+            if name in FIRST_ONLY:
+                flags[name] |= heads[name].scores >= heads[name].limit
+                continue
             flags[name][sample.rows[own]] = scores[own, column] >= fit.limits[tongue][name]
     return flags, shown
 
@@ -167,7 +173,7 @@ def _zero_shot(
 ) -> dict[str, list[Figure]]:
     """Figures of each set by heads and limits that knew neither it nor its relations."""
     found: dict[str, list[Figure]] = {"linear": [], "encoder": []}
-    for name in names:
+    for name in (name for name in names if name in ZERO_SHOT):
         own = corpus.of_set[name]
         rows = corpus.learnt & ~np.isin(corpus.source, (name, *RELATED.get(name, ())))
         saying = [head for head in heads if (corpus.says(head)[own] >= 0).any()]
@@ -204,7 +210,11 @@ def _card(
 ) -> dict[str, Any]:
     limits = {
         name: {"limit": head.limit, "clear": round(head.clear, 4)}
-        | ({tongue: second.limits[tongue][name] for tongue in ("english", "other")} if second else {})
+        | (
+            {tongue: second.limits[tongue][name] for tongue in ("english", "other")}
+            if second and name not in FIRST_ONLY
+            else {}
+        )
         for name, head in heads.items()
     }
     stages = {

@@ -39,6 +39,11 @@ class Heads:
     card: Mapping[str, Any]
     digest: str
 
+    @property
+    def by_encoder(self) -> list[str]:
+        """The heads that the second stage decides."""
+        return [name for name in self.names if "english" in self.limits[name]]
+
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The highest score of each head over the readings of one text, (H)."""
         found = [ngrams.scores(text, self.linear) for text in texts]

@@ -1,6 +1,6 @@
 """The rows that encoder heads are fitted and measured on, and their vectors: some of each set, by hash.
 
-Encoders are slow, so no set gives more than `CAP` rows to learn from and as many to measure; English rows that teach
+Encoders are slow, so no set gives more than `CAP` rows (other languages: `CAP_OTHER`) to learn from and as many to measure; English rows that teach
 the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache, by a digest of the texts.
 """
 
@@ -19,7 +19,7 @@ from spiritsafe.guard.heads.second import vectors
 from spiritsafe.guard.normal import normalise
 from spiritsafe.record import digest_of
 
-CAP, TEACHING = 800, 150
+CAP, CAP_OTHER, TEACHING = 800, 200, 60
 CHUNK = 256
 
 
@@ -40,7 +40,7 @@ def sample_of(corpus: Corpus, *, english: bool) -> Sample:
     for mask in corpus.of_set.values():
         for part in (corpus.learnt, corpus.held):
             own = mask & part
-            picked.append(_some(own & (tongue == english), corpus, ranks, CAP))
+            picked.append(_some(own & (tongue == english), corpus, ranks, CAP if english else CAP_OTHER))
             if not english and part is corpus.learnt:
                 picked.append(_some(own & tongue, corpus, ranks, TEACHING))
     rows = np.sort(np.concatenate(picked))

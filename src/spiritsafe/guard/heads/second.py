@@ -4,7 +4,7 @@
     everything else   multilingual-e5-small, its vectors less the mean harmless one of English or of the rest: what
                       is left does not tell the language, so that English labels serve German texts
 
-The encoder reads a text's beginning (128 tokens, 600 characters); what lies beyond is the first stage's alone.
+The encoder reads a text's beginning (128 tokens, 300 characters); what lies beyond is the first stage's alone.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spiritsafe.models import encoder
 
 Array = NDArray[np.float64]
-MAX_TOKENS, COSINES, WIDTH, COSINE_SCALE, FIRST_SCALE, CENTRED_SCALE = 128, 512, 2.5, 1.0, 0.4, 2.0
+MAX_TOKENS, COSINES, WIDTH, COSINE_SCALE, FIRST_SCALE, CENTRED_SCALE = 128, 512, 2.5, 1.0, 0.1, 1.0
 
 
 @dataclass(frozen=True)

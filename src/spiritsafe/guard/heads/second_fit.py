@@ -12,8 +12,10 @@ from spiritsafe.guard.heads.linear import row_weights
 from spiritsafe.guard.heads.sample import Sample
 from spiritsafe.guard.heads.second import Second, draw_waves, english_features, other_features
 
-COST = 1.0
+COST = 10.0
 NEVER = -9.0
+PASSES = 12
+FIRST_ONLY = ("injection",)  # the encoder finds fewer of them than the n-grams do
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def _heads(
         known[sample.rows] = True
         known &= rows & (says >= 0)
         limits[head] = 0.0
-        if not {0, 1} <= set(says[known].tolist()):
+        if head in FIRST_ONLY or not {0, 1} <= set(says[known].tolist()):
             continue
         pulls, own = row_weights(corpus, known, says.astype(float)), known[sample.rows]
         crossed = np.full(len(rows), np.nan)
@@ -95,7 +97,9 @@ def _fit(seen_MF: Array, sample: Sample, says: Ints, pulls: Array, own: Bools) -
     from scipy.sparse import csr_matrix
 
     numbers = sample.rows[own]
-    return separated(csr_matrix(seen_MF[own].astype(np.float32)), says[numbers] == 1, pulls[numbers], cost=COST)
+    return separated(
+        csr_matrix(seen_MF[own].astype(np.float32)), says[numbers] == 1, pulls[numbers], cost=COST, passes=PASSES
+    )
 
 
 def _product(seen_MF: Array, weights: Array) -> Array:
