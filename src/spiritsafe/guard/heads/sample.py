@@ -1,7 +1,8 @@
 """The rows that encoder heads are fitted and measured on, and their vectors: some of each set, by hash.
 
-Encoders are slow, so no set gives more than `CAP` rows (other languages: `CAP_OTHER`) to learn from and as many to measure; English rows that teach
-the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache, by a digest of the texts.
+Encoders are slow, so no set gives more than `CAP` rows (other languages: `CAP_OTHER`) to learn from and as many to
+measure; English rows that teach the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache,
+by a digest of the texts.
 """
 
 import hashlib
