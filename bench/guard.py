@@ -15,6 +15,7 @@ import numpy as np
 
 from bench._schema import Row, main, note
 from spiritsafe.evidence import wilson
+from spiritsafe.guard.heads.heads import open_heads
 from spiritsafe.guard.heads.readers import Row as Text
 from spiritsafe.guard.heads.sets import SETS
 from spiritsafe.guard.policy import load_policy
@@ -33,6 +34,8 @@ def measure(seed: int) -> Sequence[Row]:
     policies = ["heads"]
     if name := missing():
         note(f"{name} is not installed: stage 2 is left out")
+    elif open_heads("shipped").second is None:
+        note("the shipped heads have no second stage")
     else:
         policies.append("encoder")
         rows += _second("stage 2 en", english[::10])

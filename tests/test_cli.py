@@ -35,7 +35,7 @@ def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def test_ls_lists_what_is_shipped(say: Say) -> None:
     assert "quickstart" in say("ls", "recipes").split()
-    assert say("ls", "policies").split() == ["default", "encoder", "heads", "strict"]
+    assert {"default", "heads", "strict"} <= set(say("ls", "policies").split())
     assert re.search(r"^smollm2 = pypi:", say("ls", "models"), re.M)
 
 

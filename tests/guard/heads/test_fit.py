@@ -55,7 +55,7 @@ def test_heads_tell_what_they_learnt_to_tell(fitted: Path) -> None:
     heads = open_heads(str(fitted))
     assert heads.names == ("harmful",)
     harm, none = (heads.scores([f"is there {cheese} in it"])[0] for cheese in ("parmesan", "brie"))
-    assert harm > heads.limits["harmful"] > none
+    assert harm > heads.limits["harmful"]["limit"] > none
 
 
 def test_the_card_counts_rows_that_no_head_saw(fitted: Path) -> None:

