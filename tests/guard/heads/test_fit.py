@@ -155,3 +155,10 @@ def _write(path: Path, columns: list[str], rows: Sequence[tuple[str, ...]]) -> N
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def test_the_shipped_card_is_of_the_shipped_weights_and_stands_in_the_docs() -> None:
+    shipped = open_heads("shipped")
+    assert shipped.digest == shipped.card["weights_sha256"]
+    docs = Path(__file__).parents[3] / "docs" / "guard-card.md"
+    assert docs.read_text(encoding="utf-8").strip() == as_text(shipped.card).strip()
