@@ -240,6 +240,17 @@ def test_the_expected_unbiased_target_is_the_teacher_s_distribution(num: int) ->
     assert ((total_TV / draws - wanted_TV).abs() <= 5 * spread_TV + 1e-6).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 10.0, 40.0, 300.0])
+@pytest.mark.parametrize("num", [1, 8, 24])
+def test_no_token_is_drawn_twice_however_peaked_the_teacher_is(scale: float, num: int) -> None:
+    source = torch.Generator().manual_seed(0)
+    logits_TV = scale * torch.randn(400, 2000, generator=source)
+    logits_TV[::7, 30:] = -torch.inf
+    kept = choose(logits_TV.log_softmax(-1), Keep("unbiased", num), seed=1)
+    assert all(len(set(ids)) == num for ids in kept.ids_TK.tolist())
+    assert kept.tails_T.isfinite().all()
+
+
 def test_an_unbiased_cache_leaves_no_tail(teacher: LocalModel, answers: list[Exchange], tmp_path: Path) -> None:
     keep = Keep("unbiased", 6)
     fill(teacher, answers, tmp_path, keep=keep)

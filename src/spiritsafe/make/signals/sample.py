@@ -68,19 +68,19 @@ def _sampled(logprobs_TV: Tensor, top_TK: Tensor, ids_TK: Tensor, seed: int) -> 
     along the tail), so the number drawn and the total mass are the same in every draw, which leaves less variance.
     """
     num, top = top_TK.shape[1], top_TK.double().exp()
-    before = top.cumsum(-1) - top
-    bound_TK = (1 - before).clamp_min(1e-30) / torch.arange(num, 0, -1)
-    fits = top <= bound_TK * (1 - 1e-9)
+    tail_TV = logprobs_TV.double().exp().scatter_(1, ids_TK, 0.0)
+    # What is left from each entry on, summed up from the small end: 1 less the head would be rounding where it is peaked.
+    left_TK = top.flip(-1).cumsum(-1).flip(-1) + tail_TV.sum(-1, keepdim=True)
+    fits = top <= left_TK / torch.arange(num, 0, -1) * (1 - 1e-9)
     fits[:, -1] = True
     head_T = fits.int().argmax(-1)
-    bound_T = bound_TK.gather(1, head_T[:, None])
-    tail_TV = logprobs_TV.double().exp()
     in_head = torch.arange(num) < head_T[:, None]
-    tail_TV.scatter_(1, ids_TK, torch.where(in_head, 0.0, tail_TV.gather(1, ids_TK)))
-    ends_TV = tail_TV.cumsum_(-1)
+    ends_TV = tail_TV.scatter_(1, ids_TK, torch.where(in_head, 0.0, top)).cumsum_(-1)
     offset_T = torch.rand(len(top), 1, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    step_T = ends_TV[:, -1:] / (num - head_T[:, None])
+    mass_T = ends_TV[:, -1]
+    step_T = mass_T[:, None] / (num - head_T[:, None])
     marks_TK = (torch.arange(num) - head_T[:, None] + offset_T).clamp_min(0) * step_T
     drawn_TK = torch.searchsorted(ends_TV, marks_TK, right=True).clamp_max(tail_TV.shape[1] - 1)
-    tails_T = (bound_T[:, 0] * (num - head_T)).clamp(1e-30, 1)
+    drawn_TK = torch.where(mass_T[:, None] > 0, drawn_TK, ids_TK)  # nothing is left: any tokens, each once
+    tails_T = mass_T.clamp(1e-30, 1)
     return Kept(torch.where(in_head, ids_TK, drawn_TK), top_TK, ~in_head, tails_T.log())
