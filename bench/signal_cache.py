@@ -4,7 +4,8 @@ Answers: see `_answers.py`. Peers: raw top-50 as fp16 and u16 (200 B), raw top-3
 read back by torch. Total variation is half the L1 distance between the teacher's and the stored probabilities over the
 stored head tokens and the tail as one token: what rounding does, so for the raw formats too; the tail of a raw format
 is what its head leaves. Encoding and decoding are the coder's alone, on one core, without files and without turning
-levels into probabilities. Not covered: other models, the entropy bound (no true model of the ids is known).
+levels into probabilities, in processor time. Not covered: other models, the entropy bound (no true model of the ids is
+known).
 """
 
 import statistics
@@ -65,13 +66,13 @@ def rows_of_case(case: str, answers: Sequence[Captured], precision: Precision) -
     tokens = sum(len(r.tokens_T) for r in rows)
     encode_s, decode_s, coded = [], [], [b""]
     for _ in range(RUNS):
-        coder, started = open_coder(VOCAB), time.perf_counter()
+        coder, started = open_coder(VOCAB), time.thread_time()
         coded = [coder.encode(r) for r in rows]
-        encode_s.append(time.perf_counter() - started)
-        coder, started = open_coder(VOCAB), time.perf_counter()
+        encode_s.append(time.thread_time() - started)
+        coder, started = open_coder(VOCAB), time.thread_time()
         for data, r in zip(coded, rows, strict=True):
             coder.decode(data, *r.ids_TK.shape)
-        decode_s.append(time.perf_counter() - started)
+        decode_s.append(time.thread_time() - started)
     apart = torch.cat([variation(a.kept, r, precision) for a, r in zip(answers, rows, strict=True)])
     return figures(case, sum(map(len, coded)) / tokens, apart, encode_s, decode_s)
 
@@ -81,12 +82,12 @@ def rows_of_raw(name: str, parts: Sequence[Kept]) -> list[Row]:
     kind = RAW[name][1]
     encode_s, decode_s, coded, apart = [], [], [], []
     for _ in range(RUNS):
-        started = time.perf_counter()
+        started = time.thread_time()
         coded = [(k.ids_TK.to(torch.uint16), k.logprobs_TK.to(kind)) for k in parts]
-        encode_s.append(time.perf_counter() - started)
-        started = time.perf_counter()
+        encode_s.append(time.thread_time() - started)
+        started = time.thread_time()
         apart = [(ids_TK.long(), values_TK.float()) for ids_TK, values_TK in coded]
-        decode_s.append(time.perf_counter() - started)
+        decode_s.append(time.thread_time() - started)
     size = sum(ids_TK.nbytes + values_TK.nbytes for ids_TK, values_TK in coded) / sum(
         len(ids_TK) for ids_TK, _ in coded
     )

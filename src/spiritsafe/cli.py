@@ -340,7 +340,7 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
-        typer.echo(f"error: {MissingExtra(error.name or str(error), 'torch')}", err=True)
+        typer.echo(f"error: {MissingExtra((error.name or str(error)).partition('.')[0], 'torch')}", err=True)
         sys.exit(1)
     except SystemExit as end:
         if end.code == 130:  # typer's answer to Ctrl-C

@@ -138,13 +138,13 @@ def test_the_same_command_again_does_nothing(workspace: Workspace, pressed: Path
 def test_killed_again_and_again_it_gives_the_same_verdicts(workspace: Workspace, pressed: Path) -> None:
     delays = random.Random(1)
     for file, most_s in MOMENTS:
-        process = workspace.start("run", "photocopy.toml", "--runs", "torn")
-        wait_for(lambda file=file: any(workspace.path("torn").glob(f"*/{file}")), process)  # type: ignore[misc]
+        process = workspace.start("run", "photocopy.toml", "--runs", "torn-photocopy")
+        wait_for(lambda file=file: any(workspace.path("torn-photocopy").glob(f"*/{file}")), process)  # type: ignore[misc]
         time.sleep(delays.uniform(0, most_s))
         process.send_signal(signal.SIGKILL)
         assert ended(process).code == -signal.SIGKILL
-    assert workspace.call("run", "photocopy.toml", "--runs", "torn").code == 0
-    folder = workspace.only("torn")
+    assert workspace.call("run", "photocopy.toml", "--runs", "torn-photocopy").code == 0
+    folder = workspace.only("torn-photocopy")
     assert exchanges(folder) == exchanges(pressed)
     assert_same(verdicts(folder), verdicts(pressed))
     assert leftovers(folder) == leftovers(pressed)

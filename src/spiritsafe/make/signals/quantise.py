@@ -19,9 +19,9 @@ LEVELS, REACH = 255, 12
 class Precision:
     """Distance of levels in nats: `finest` at probability 1, growing by exp(`growth` x nats), up to `coarsest`."""
 
-    finest: float = 0.0078
+    finest: float = 0.007
     growth: float = 0.65
-    coarsest: float = 1.0
+    coarsest: float = 1.5
 
     def __post_init__(self) -> None:
         if self.nats[-1] < REACH:

@@ -69,7 +69,7 @@ def _sampled(logprobs_TV: Tensor, top_TK: Tensor, ids_TK: Tensor, seed: int) -> 
     """
     num, top = top_TK.shape[1], top_TK.double().exp()
     tail_TV = logprobs_TV.double().exp().scatter_(1, ids_TK, 0.0)
-    # What is left from each entry on, summed up from the small end: 1 less the head would be rounding where it is peaked.
+    # What is left from each entry on, summed from the small end: 1 less the head would be rounding at a peak.
     left_TK = top.flip(-1).cumsum(-1).flip(-1) + tail_TV.sum(-1, keepdim=True)
     fits = top <= left_TK / torch.arange(num, 0, -1) * (1 - 1e-9)
     fits[:, -1] = True
