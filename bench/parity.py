@@ -41,8 +41,8 @@ def compared(case: str, given: Case) -> Iterator[Row]:
     for peer in TRL:
         theirs = PEERS[peer](given)
         note(f"{case} {peer}: loss {loss_diff(own, theirs):.1e}, gradient {grad_diff(own, theirs):.1e}")
-        yield Row(case, "loss_rel_diff", loss_diff(own, theirs), peer, n=NUM)
-        yield Row(case, "grad_rel_diff", grad_diff(own, theirs), peer, n=NUM)
+        yield Row(f"{case} from {peer}", "loss_rel_diff", loss_diff(own, theirs), n=NUM)
+        yield Row(f"{case} from {peer}", "grad_rel_diff", grad_diff(own, theirs), n=NUM)
         for metric, diff in {"loss_err": loss_diff, "grad_err": grad_diff}.items():
             mine, their = diff(own, wanted), diff(theirs, wanted)
             yield Row(case, metric, mine, peer, their, their / max(mine, 1e-12), n=NUM)
