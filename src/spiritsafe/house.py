@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic
 
 from spiritsafe.accounts import names, plan
 from spiritsafe.errors import RunError
-from spiritsafe.ledger import Entry
+from spiritsafe.ledger import Entry, summary
 from spiritsafe.models import Model, Request, open_model
 from spiritsafe.prompts import Prompt
 from spiritsafe.recipe import R
-from spiritsafe.record import Exchange, Verdict, append_jsonl, digest_of, read_jsonl
+from spiritsafe.record import Exchange, Verdict, append_jsonl, digest_of, read_jsonl, write_atomic, write_json
 from spiritsafe.run import Run, stage_record
 from spiritsafe.stage import Stages
 
@@ -131,6 +131,17 @@ def count(entry: Entry, exchanges: list[Exchange]) -> list[Exchange]:
     for e in exchanges:
         entry.count(tokens_in=e.usage.prompt_tokens, tokens_out=e.usage.completion_tokens)
     return exchanges
+
+
+def write_claims(stages: Stages) -> list[Verdict]:
+    """Write a run's verdicts, plot data and ledger; returns the verdicts."""
+    from spiritsafe.report.table import verdicts_json
+
+    run, verdicts = stages.run, stages.verdicts()
+    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts))
+    write_json(run.path("plots.json"), stages.plots())
+    write_json(run.path("ledger.json"), summary([r["entry"] for r in stages.records.values()], run.recipe.ledger))
+    return verdicts
 
 
 def describe_student(house: House, verdicts: Sequence[Verdict]) -> None:

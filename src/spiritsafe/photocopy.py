@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from spiritsafe.distil import prune_start, steps, train_from_start
-from spiritsafe.house import START, TEACHER, House, collect, in_order
-from spiritsafe.ledger import Entry, summary
+from spiritsafe.house import START, TEACHER, House, collect, in_order, write_claims
+from spiritsafe.ledger import Entry
 from spiritsafe.models import Request, ask
 from spiritsafe.pipeline import know_teacher, write_prompts
 from spiritsafe.progress import Show, warn
 from spiritsafe.prompts import Prompt
 from spiritsafe.recipe_photocopy import PhotocopyRecipe
-from spiritsafe.record import Exchange, Sampling, Verdict, digest_of, seed_of, write_atomic, write_json
+from spiritsafe.record import Exchange, Sampling, Verdict, digest_of, seed_of, write_atomic
 from spiritsafe.run import Run
 from spiritsafe.stage import Done, Stages
 
@@ -173,13 +173,9 @@ def tell_drift(house: Press, entry: Entry) -> Done:
 def finish(house: Press) -> list[Verdict]:
     """Write verdicts, plot data, ledger and report."""
     from spiritsafe.report.html import write_report
-    from spiritsafe.report.table import verdicts_json
 
     run, stages = house.run, house.stages
-    verdicts = stages.verdicts()
-    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts))
-    write_json(run.path("plots.json"), stages.plots())
-    write_json(run.path("ledger.json"), summary([r["entry"] for r in stages.records.values()], run.recipe.ledger))
+    verdicts = write_claims(stages)
     copies = lineage(run.recipe.copies.generations)
     write_atomic(run.path("metrics.jsonl"), "".join(steps(run, copy.name) for copy in copies))
     write_report(run.folder)

@@ -25,8 +25,9 @@ from spiritsafe.house import (
     describe_student,
     in_order,
     logged,
+    write_claims,
 )
-from spiritsafe.ledger import Entry, summary
+from spiritsafe.ledger import Entry
 from spiritsafe.models import Model, Request, ask, open_model
 from spiritsafe.progress import Show
 from spiritsafe.prompts import check_task, synthesise, task_prompts
@@ -286,14 +287,9 @@ def prove_accounts(house: House, entry: Entry) -> Done:
 def finish(house: House) -> list[Verdict]:
     """Write verdicts, plot data, ledger, model card and report."""
     from spiritsafe.report.html import write_report
-    from spiritsafe.report.table import verdicts_json
 
     run, stages = house.run, house.stages
-    verdicts = stages.verdicts()
-    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts))
-    write_json(run.path("plots.json"), stages.plots())
-    entries = [record["entry"] for record in stages.records.values()]
-    write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
+    verdicts = write_claims(stages)
     write_atomic(run.path("metrics.jsonl"), "".join(steps(run, name) for name in (STUDENT, OWN, CONTROL)))
     describe_student(house, verdicts)
     write_report(run.folder)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spiritsafe.distil import prune_start
-from spiritsafe.house import START, TEACHER, House, collect, in_order
-from spiritsafe.ledger import Entry, summary
+from spiritsafe.house import START, TEACHER, House, collect, in_order, write_claims
+from spiritsafe.ledger import Entry
 from spiritsafe.matched.costs import costs
 from spiritsafe.matched.training import ANSWERS, HELDOUT, SIGNALS, Lab, run_trial
 from spiritsafe.matched.trial import SUMS, Look, Trial, trials
@@ -19,7 +19,7 @@ from spiritsafe.pipeline import know_teacher, write_prompts
 from spiritsafe.progress import Show
 from spiritsafe.prompts import Prompt, check_task
 from spiritsafe.recipe_matched import MatchedRecipe
-from spiritsafe.record import Exchange, Sampling, Verdict, append_jsonl, read_jsonl, write_atomic, write_json
+from spiritsafe.record import Exchange, Sampling, Verdict, append_jsonl, read_jsonl, write_json
 from spiritsafe.run import Run
 from spiritsafe.stage import Done, Stages
 
@@ -156,14 +156,10 @@ def looks_of(house: House[MatchedRecipe], wanted: Sequence[Trial]) -> list[Look]
 def finish(house: House[MatchedRecipe], wanted: Sequence[Trial]) -> list[Verdict]:
     """Write verdicts, plot data, ledger, costs and report."""
     from spiritsafe.report.matched import write_matched
-    from spiritsafe.report.table import verdicts_json
 
     run, stages = house.run, house.stages
-    verdicts = stages.verdicts()
-    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts))
-    write_json(run.path("plots.json"), stages.plots())
+    verdicts = write_claims(stages)
     entries = [record["entry"] for record in stages.records.values()]
-    write_json(run.path("ledger.json"), summary(entries, run.recipe.ledger))
     signals_read = int(stages.records["signals"]["notes"].get("read", 0))
     answers = exchanges_written(house.exchanges(ANSWERS))
     told = costs(entries, looks_of(house, wanted), run.recipe, written=answers, signals_read=signals_read)
