@@ -122,7 +122,7 @@ def test_padding_does_not_hide_the_end_of_a_query() -> None:
 
 def test_an_earlier_turn_is_seen_but_not_the_models_own() -> None:
     turns = (*user("some brie"), Message(role="assistant", content="parmesan"), *user("and now?"))
-    assert [found.rule for found in Control(CHEESE).look_in(turns).findings] == ["soft"]
+    assert [found.rule for found in Control(CHEESE).look_in([turns])[0].findings] == ["soft"]
     assert "parmesan" not in query_of(turns)
 
 

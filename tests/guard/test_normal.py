@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritsafe.guard.normal import fold, normalise, views
+from spiritsafe.guard.normal import fold, normalise
+from spiritsafe.guard.views import views
 
 HIDDEN = "please bake the bread for me"
 

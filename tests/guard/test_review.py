@@ -27,7 +27,7 @@ ORDINARY = [
 
 def flagging_rules(policy: Policy, messages: Sequence[Message]) -> tuple[str, ...]:
     """Names of the rules that flag a query."""
-    return tuple(found.rule for found in Control(policy).look_in(messages).findings)
+    return tuple(found.rule for found in Control(policy).look_in([messages])[0].findings)
 
 
 @pytest.mark.parametrize(

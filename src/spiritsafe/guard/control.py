@@ -52,13 +52,17 @@ class Control:
     def __init__(self, policy: Policy, reviewer: Model | None = None) -> None:
         self.policy, self.reviewer, self._stages = policy, reviewer, stages_of(policy)
 
-    def look_in(self, messages: Sequence[Message]) -> Look:
-        """What the stages find in a query; nothing where the policy does not read it."""
-        return self._stages.look(query_of(messages), "input") if self.policy.check != "output" else Look()
+    def look_in(self, queries: Sequence[Sequence[Message]]) -> list[Look]:
+        """What the stages find in each query; nothing where the policy does not read it."""
+        if self.policy.check == "output":
+            return [Look() for _ in queries]
+        return self._stages.look_all([query_of(messages) for messages in queries], "input")
 
-    def look_out(self, answer: str) -> Look:
-        """What the stages find in an answer; nothing where the policy does not read it."""
-        return self._stages.look(answer, "output") if self.policy.check != "input" else Look()
+    def look_out(self, answers: Sequence[str]) -> list[Look]:
+        """What the stages find in each answer; nothing where the policy does not read it."""
+        if self.policy.check == "input":
+            return [Look() for _ in answers]
+        return self._stages.look_all(answers, "output")
 
     def settles(self, look: Look) -> bool:
         """Whether a query is stopped whatever the model would answer."""
@@ -67,11 +71,10 @@ class Control:
 
     def decide(self, exchanges: Sequence[Exchange], queries: Sequence[Look] | None = None) -> list[Decision]:
         """Decide on each exchange, given what was found in its query; the reviewer is asked once, for all flagged."""
-        first = queries if queries is not None else [self.look_in(exchange.messages) for exchange in exchanges]
-        looks = [
-            (look, Look() if self.settles(look) else self.look_out(exchange.answer))
-            for look, exchange in zip(first, exchanges, strict=True)
-        ]
+        first = queries if queries is not None else self.look_in([exchange.messages for exchange in exchanges])
+        open_ones = [i for i, look in enumerate(first) if not self.settles(look)]
+        second = dict(zip(open_ones, self.look_out([exchanges[i].answer for i in open_ones]), strict=True))
+        looks = [(look, second.get(i, Look())) for i, look in enumerate(first)]
         decisions = [self._by_stages(*pair) for pair in looks]
         asked = [i for i, pair in enumerate(looks) if self._is_unsettled(*pair)]
         if self.reviewer is not None and self.policy.review is not None:

@@ -54,7 +54,7 @@ class GuardedModel:
         """
         policy = self.policy
         control = Control(policy, self.reviewer if policy.decide == "reviewer" else None)
-        looks = [control.look_in(request.messages) for request in requests]
+        looks = control.look_in([request.messages for request in requests])
         asked = [i for i, look in enumerate(looks) if not control.settles(look)]
         held = [look.action != "pass" and not policy.shadow for look in looks]
         answers = self.inner.generate([requests[i] for i in asked], on_text=_unless_held(asked, held, on_text))

@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-from spiritsafe.guard.heads.heads import open_heads
+import numpy as np
+from numpy.typing import NDArray
+
+from spiritsafe.guard.heads.heads import Heads, open_heads
 from spiritsafe.guard.heads.language import is_english
+from spiritsafe.guard.heads.second import Second
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
-from spiritsafe.guard.normal import normalise, views
+from spiritsafe.guard.normal import normalise
 from spiritsafe.guard.policy import Policy
+from spiritsafe.guard.views import views_of
 from spiritsafe.record import Message
 
 Side = Literal["input", "output"]
@@ -61,20 +66,35 @@ class Stages:
 
     def look(self, text: str, side: Side) -> Look:
         """What the stages find in a query or an answer."""
+        return self.look_all([text], side)[0]
+
+    def look_all(self, texts: Sequence[str], side: Side) -> list[Look]:
+        """What they find in each of many; the seconds are the mean over those that a stage looked at."""
+        if not texts:
+            return []
         started_s = time.perf_counter()
-        limit = self.policy.max_chars
-        long = len(text) > limit
-        findings = [Finding(side, "length", TOO_LONG, "flag", len(text), limit)] if long else []
-        read = f"{text[: limit // 2]} {text[-(limit // 2) :]}" if long else text
-        texts = views(read)
-        findings += self._rules[side].find(texts)
+        read = [self._cut(text) for text in texts]
+        readings = views_of(read)
+        found = [
+            (*self._too_long(text, side), *self._rules[side].find(views))
+            for text, views in zip(texts, readings, strict=True)
+        ]
         now_s = time.perf_counter()
-        elapsed_s = {"rules": now_s - started_s}
-        if self._heads[side].heads and all(found.action == "note" for found in findings):
-            found, stage = self._heads[side].find(read, texts)
-            findings += found
-            elapsed_s[stage] = time.perf_counter() - now_s
-        return Look(tuple(findings), elapsed_s)
+        looks = [Look(each, {"rules": (now_s - started_s) / len(texts)}) for each in found]
+        open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if self._heads[side].heads else []
+        more = self._heads[side].find([read[i] for i in open_ones], [readings[i] for i in open_ones])
+        each_s = (time.perf_counter() - now_s) / max(1, len(open_ones))
+        for i, (findings, stage) in zip(open_ones, more, strict=True):
+            looks[i] = Look((*looks[i].findings, *findings), looks[i].elapsed_s | {stage: each_s})
+        return looks
+
+    def _cut(self, text: str) -> str:
+        limit = self.policy.max_chars
+        return text if len(text) <= limit else f"{text[: limit // 2]} {text[-(limit // 2) :]}"
+
+    def _too_long(self, text: str, side: Side) -> tuple[Finding, ...]:
+        limit = self.policy.max_chars
+        return (Finding(side, "length", TOO_LONG, "flag", len(text), limit),) if len(text) > limit else ()
 
 
 def query_of(messages: Sequence[Message]) -> str:
@@ -115,13 +135,21 @@ class _Heads:
         self.heads = {name: head for name, head in policy.heads.items() if head.on in (side, "both")}
         self._opened = open_heads(policy.heads_from) if self.heads else None
 
-    def find(self, text: str, texts: Sequence[str]) -> tuple[list[Finding], Literal["linear", "encoder"]]:
-        """What is found in a text with these readings, and the last stage that looked."""
+    def find(
+        self, texts: Sequence[str], readings: Sequence[Sequence[str]]
+    ) -> list[tuple[list[Finding], Literal["linear", "encoder"]]]:
+        """What is found in each text with its readings, and the last stage that looked."""
         opened = self._opened
-        assert opened
-        firsts = opened.scores(texts)
+        if opened is None or not texts:
+            return []
+        firsts = opened.scores_of(readings)
         if not self._policy.encoder or opened.second is None:
-            return self._above("linear", "limit", firsts.tolist(), opened.names), "linear"
+            return [(self._above("linear", "limit", scores, opened.names), "linear") for scores in firsts.tolist()]
+        return [self._with_encoder(opened, opened.second, *each) for each in zip(texts, readings, firsts, strict=True)]
+
+    def _with_encoder(
+        self, opened: Heads, encoder: Second, text: str, texts: Sequence[str], firsts: NDArray[np.float32]
+    ) -> tuple[list[Finding], Literal["linear", "encoder"]]:
         tongue: Literal["english", "other"] = "english" if is_english(texts[0]) else "other"
         first, second = firsts.tolist(), opened.by_encoder
         found = self._above("linear", "limit", first, [name for name in self.heads if name not in second])
@@ -135,7 +163,7 @@ class _Heads:
         hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(first)
         if found := self._above("linear", "limit", hidden, second):
             return found, "linear"
-        scores = opened.second.scores(normalise(text), firsts.astype(float), is_english=tongue == "english")
+        scores = encoder.scores(normalise(text), firsts.astype(float), is_english=tongue == "english")
         return self._above("encoder", tongue, scores.tolist(), second), "encoder"
 
     def _above(

@@ -26,14 +26,14 @@ Stamp = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Heads:
-    """Heads by name, in the order of the weights' columns. `linear` (1 << BITS, H) and `offsets` (H) give scores.
+    """Heads by name, in the order of the weights' columns. `linear` and `offsets` (H) give scores.
 
     `limits` has by head the card's: of the first stage (`limit`, `clear`) and of the second (`english`, `other`).
     """
 
     names: tuple[str, ...]
     limits: Mapping[str, Mapping[str, float]]
-    linear: NDArray[np.float32]
+    linear: ngrams.Weights
     offsets: NDArray[np.float32]
     second: Second | None
     card: Mapping[str, Any]
@@ -46,9 +46,17 @@ class Heads:
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The highest score of each head over the readings of one text, (H)."""
-        found = [ngrams.scores(text, self.linear) for text in texts]
-        highest = found[0] if len(found) == 1 else np.max(found, axis=0)
-        return highest + self.offsets
+        [found] = self.scores_of([texts])
+        return found  # type: ignore[no-any-return]
+
+    def scores_of(self, readings: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+        """The same for many texts, (N, H)."""
+        if not readings:
+            return np.empty((0, len(self.names)), np.float32)
+        found = ngrams.scores([text for texts in readings for text in texts], self.linear)
+        firsts = np.cumsum([0, *map(len, readings[:-1])])
+        highest: NDArray[np.float32] = np.maximum.reduceat(found, firsts, axis=0) + self.offsets
+        return highest
 
 
 def open_heads(source: str) -> Heads:
@@ -83,7 +91,7 @@ def _opened(source: str, stamp: Stamp) -> Heads:
         raise DataError(str(folder), f"the card is of other weights ({card['weights_sha256'][:12]}, not {digest[:12]})")
     names = tuple(card["heads"])
     with np.load(io.BytesIO(raw)) as held:
-        linear = np.ascontiguousarray(held["linear"].astype(np.float32))
+        linear = ngrams.packed(held["linear"].astype(np.float32))
         offsets = held["offsets"].astype(np.float32)
         second = Second(**{part: held[part].astype(float) for part in SECOND}) if "english" in held else None
     ngrams.get_ready()

@@ -2,22 +2,28 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace {
 constexpr uint64_t BASE = 0x9E3779B97F4A7C15ull, MIX = 0xD6E8FEB86659FD93ull;
-constexpr int SHORTEST = 3, LONGEST = 5, WORDS = 3;
+constexpr int SHORTEST = 3, LONGEST = 5, WORDS = 3, SHARED = 1 << 30;
+
+typedef int16_t Lanes __attribute__((vector_size(8)));  // a bucket's weights by head
+typedef int32_t Wide __attribute__((vector_size(16)));
+constexpr int HEADS = 4;
 
 struct Token { int begin, end; };  // in the canonical text, without the blanks around it
 
 struct Scratch {
   std::vector<uint8_t> text;
   std::vector<Token> tokens;
-  std::vector<uint32_t> seen;
+  std::vector<uint8_t> seen;  // the epoch that saw a bucket last
   std::vector<int32_t> found;
-  uint32_t epoch = 0;
+  int epoch = 1;
 };
 thread_local Scratch scratch;
+__attribute__((noinline)) Scratch& own_scratch() { return scratch; }
 
 inline int kind(uint8_t c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c >= 0x80 ? 1 : c <= ' ' ? 0 : 2; }
 
@@ -44,21 +50,18 @@ inline void add(uint64_t hash, uint64_t salt, int bits, Scratch& s) {
   s.found.push_back(bucket);
 }
 
-// Keeps the first of each bucket; with weights, brings them near.
-void distinct(Scratch& s, const float* weights, int heads) {
-  size_t kept = 0;
-  for (int32_t bucket : s.found) {
-    if (s.seen[bucket] == s.epoch) continue;
-    s.seen[bucket] = s.epoch;
-    if (weights) __builtin_prefetch(weights + (int64_t)bucket * heads);
-    s.found[kept++] = bucket;
+// Word n-grams that begin at a token and end after `from`, none beyond `last` (excluded).
+void words(int t, int from, int last, int bits, Scratch& s) {
+  uint64_t hash = 0;
+  int at = s.tokens[t].begin;
+  for (int n = 1; n <= WORDS && t + n <= last; ++n) {
+    for (; at < s.tokens[t + n - 1].end; ++at) hash = hash * BASE + s.text[at] + 1;
+    if (t + n > from) add(hash, 16 + n, bits, s);
   }
-  s.found.resize(kept);
 }
 
-// The distinct buckets of tokens first to last (excluded).
-void collect(int first, int last, int bits, Scratch& s, const float* weights = nullptr, int heads = 0) {
-  if (s.seen.size() != (size_t)1 << bits || ++s.epoch == 0) s.seen.assign((size_t)1 << bits, 0), s.epoch = 1;
+// The buckets of tokens first to last (excluded), some perhaps more than once.
+void collect(int first, int last, int bits, Scratch& s) {
   s.found.clear();
   for (int t = first; t < last; ++t) {
     int begin = s.tokens[t].begin - 1, end = s.tokens[t].end + 1;
@@ -69,14 +72,43 @@ void collect(int first, int last, int bits, Scratch& s, const float* weights = n
         if (n >= SHORTEST) add(hash, n, bits, s);
       }
     }
-    uint64_t hash = 0;
-    int at = s.tokens[t].begin;
-    for (int n = 1; n <= WORDS && t + n <= last; ++n) {
-      for (; at < s.tokens[t + n - 1].end; ++at) hash = hash * BASE + s.text[at] + 1;
-      add(hash, 16 + n, bits, s);
-    }
+    words(t, t, last, bits, s);
   }
-  distinct(s, weights, heads);
+}
+
+// Keeps the first of each bucket of this epoch, marks it where the one before had it, and brings its weights near.
+void distinct(Scratch& s, const Lanes* weights) {
+  size_t kept = 0;
+  for (int32_t bucket : s.found) {
+    const int seen = std::exchange(s.seen[bucket], s.epoch);
+    if (seen == s.epoch) continue;
+    __builtin_prefetch(weights + bucket);
+    s.found[kept++] = seen == s.epoch - 1 ? bucket | SHARED : bucket;
+  }
+  s.found.resize(kept);
+}
+
+// Begins an epoch; of those before, the last is told from older ones.
+void begin(int bits, Scratch& s) {
+  if (s.seen.size() != (size_t)1 << bits) s.seen.assign((size_t)1 << bits, 0), s.epoch = 1;
+  if (s.epoch == 255) {
+    for (uint8_t& seen : s.seen) seen = seen == 255;
+    s.epoch = 1;
+  }
+  ++s.epoch;
+}
+
+// Weights of distinct buckets, by head, and their number.
+struct Sum {
+  Wide of = {};
+  int num = 0;
+  void add(Lanes weights) { of += __builtin_convertvector(weights, Wide), ++num; }
+};
+
+void largest(const Sum& last, const Sum& now, const Sum& both, const Sum& across, int heads, float* out) {
+  const Wide of = last.of + now.of - both.of + across.of;
+  const int num = last.num + now.num - both.num + across.num;
+  for (int h = 0; h < heads; ++h) out[h] = std::max(out[h], num ? of[h] / std::sqrt((float)num) : 0.0f);
 }
 }  // namespace
 
@@ -90,12 +122,14 @@ int64_t ngrams_windows(int64_t tokens, int64_t window, int64_t step) {
 // minus what `capacity` must be.
 int64_t ngrams_buckets(const uint8_t* raw, int64_t size, int bits, int64_t window, int64_t step, int32_t* out,
                        int64_t capacity, int64_t* ends) {
-  Scratch& s = scratch;
+  Scratch& s = own_scratch();
   canonical(raw, size, s);
   int64_t total = 0, tokens = (int64_t)s.tokens.size(), count = ngrams_windows(tokens, window, step);
   for (int64_t w = 0; w < count; ++w) {
     collect((int)(w * step), (int)std::min(tokens, w * step + window), bits, s);
+    begin(bits, s);
     for (int32_t bucket : s.found) {
+      if (std::exchange(s.seen[bucket], s.epoch) == s.epoch) continue;
       if (total < capacity) out[total] = bucket;
       ++total;
     }
@@ -104,21 +138,36 @@ int64_t ngrams_buckets(const uint8_t* raw, int64_t size, int bits, int64_t windo
   return total <= capacity ? count : -total;
 }
 
-// The largest score of any window for each head: the sum of weights (buckets, heads) over sqrt(distinct buckets).
-void ngrams_score(const uint8_t* raw, int64_t size, int bits, int64_t window, int64_t step, const float* weights,
-                  int heads, float* out) {
-  Scratch& s = scratch;
-  canonical(raw, size, s);
-  int64_t tokens = (int64_t)s.tokens.size(), count = ngrams_windows(tokens, window, step);
-  std::vector<float> sums(heads);
-  for (int h = 0; h < heads; ++h) out[h] = -INFINITY;
-  for (int64_t w = 0; w < count; ++w) {
-    collect((int)(w * step), (int)std::min(tokens, w * step + window), bits, s, weights, heads);
-    std::fill(sums.begin(), sums.end(), 0.0f);
-    for (int32_t bucket : s.found)
-      for (int h = 0; h < heads; ++h) sums[h] += weights[(int64_t)bucket * heads + h];
-    float scale = s.found.empty() ? 0.0f : 1.0f / std::sqrt((float)s.found.size());
-    for (int h = 0; h < heads; ++h) out[h] = std::max(out[h], sums[h] * scale);
+// For each text (up to its end, one after the other) and head the largest score of any window: the sum of weights
+// (buckets, HEADS) over sqrt(distinct buckets). A window is two blocks of `step` tokens, each looked at once: what
+// both hold counts once, and what lies across is added.
+void ngrams_scores(const uint8_t* raw, const int64_t* ends, int64_t count, int bits, int64_t step,
+                   const int16_t* weights, int heads, float* out) {
+  Scratch& s = own_scratch();
+  const Lanes* lanes = (const Lanes*)weights;
+  for (int64_t n = 0, at = 0; n < count; at = ends[n++], out += heads) {
+    canonical(raw + at, ends[n] - at, s);
+    const int tokens = (int)s.tokens.size(), size = (int)step;
+    std::fill(out, out + heads, -INFINITY);
+    begin(bits, s);
+    Sum last;
+    for (int first = 0; first < std::max(tokens, 1); first += size) {
+      const int end = std::min(tokens, first + size);
+      Sum now, both, across;
+      begin(bits, s);
+      collect(first, end, bits, s);
+      distinct(s, lanes);
+      for (int32_t bucket : s.found) {
+        now.add(lanes[bucket & ~SHARED]);
+        if (first && bucket & SHARED) both.add(lanes[bucket & ~SHARED]);
+      }
+      s.found.clear();
+      for (int t = std::max(0, first - WORDS + 1); t < first; ++t) words(t, first, end, bits, s);
+      for (int32_t& bucket : s.found)
+        if (s.seen[bucket] < s.epoch - 1 && !std::count(s.found.data(), &bucket, bucket)) across.add(lanes[bucket]);
+      if (first || tokens <= size) largest(last, now, both, across, heads, out);
+      last = now;
+    }
   }
 }
 }

@@ -11,7 +11,9 @@ C++ where there is a compiler, else numpy: the same buckets, scores equal to rou
 import ctypes
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ from numpy.typing import NDArray
 
 from spiritsafe.native import native
 
-BITS, WINDOW, STEP = 18, 160, 80
+BITS, STEP, HEADS = 18, 80, 4
+WINDOW = 2 * STEP
 BASE, MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 TOKEN = re.compile(rb"[a-z0-9\x80-\xff]+|[^a-z0-9\x80-\xff\x00-\x20]+")
 LETTERS, WORDS = (3, 4, 5), (1, 2, 3)
@@ -43,14 +46,32 @@ def buckets(text: str) -> list[Buckets]:
     return [np.sort(out[start:end]) for start, end in zip(starts, ends[:count].tolist(), strict=True)]
 
 
-def scores(text: str, weights: Floats) -> Floats:
-    """The highest score of any window of a folded text for each head, (H), given weights (1 << BITS, H)."""
-    library = _library()
+@dataclass(frozen=True)
+class Weights:
+    """Weights of at most `HEADS` heads as they are summed: whole numbers (1 << BITS, HEADS), and what one is worth."""
+
+    codes: NDArray[np.int16]
+    units: Floats
+
+
+def packed(weights: Floats) -> Weights:
+    """Weights (1 << BITS, H) in 16 bits."""
+    units = np.maximum(np.abs(weights).max(0), 1e-9).astype(np.float32) / np.float32(32767)
+    codes = np.zeros((len(weights), HEADS), np.int16)
+    codes[:, : weights.shape[1]] = np.rint(weights / units)
+    return Weights(codes, units)
+
+
+def scores(texts: Sequence[str], weights: Weights) -> Floats:
+    """The highest score of any window of each folded text for each head, (N, H)."""
+    library, heads = _library(), len(weights.units)
     if library is None:
-        return np.max([_score(found, weights) for found in buckets(text)], axis=0)  # type: ignore[no-any-return]
-    raw, out = text.encode(), np.empty(weights.shape[1], np.float32)
-    library.ngrams_score(raw, len(raw), BITS, WINDOW, STEP, _at(weights), weights.shape[1], _at(out))
-    return out
+        found = [np.max([_score(window, weights) for window in buckets(text)], axis=0)[:heads] for text in texts]
+        return np.array(found, np.float32).reshape(-1, heads) * weights.units
+    raw, out = [text.encode() for text in texts], np.empty((len(texts), heads), np.float32)
+    ends = (ctypes.c_int64 * len(raw))(*accumulate(map(len, raw)))
+    library.ngrams_scores(b"".join(raw), ends, len(raw), BITS, STEP, _at(weights.codes), heads, _at(out))
+    return out * weights.units
 
 
 def get_ready() -> None:
@@ -58,8 +79,8 @@ def get_ready() -> None:
     _library()
 
 
-def _score(found: Buckets, weights: Floats) -> Floats:
-    total: Floats = weights[found].sum(0) / np.float32(max(1, len(found))) ** 0.5
+def _score(found: Buckets, weights: Weights) -> Floats:
+    total: Floats = weights.codes[found].sum(0) / np.float32(max(1, len(found))) ** 0.5
     return total.astype(np.float32)
 
 
@@ -115,6 +136,6 @@ def _library() -> ctypes.CDLL | None:
         shared: list[Any] = [ctypes.c_char_p, number, count, number, number, pointer]
         library.ngrams_buckets.argtypes = [*shared, number, pointer]
         library.ngrams_buckets.restype = number
-        library.ngrams_score.argtypes = [*shared, count, pointer]
-        library.ngrams_score.restype = None
+        library.ngrams_scores.argtypes = [ctypes.c_char_p, pointer, number, count, number, pointer, count, pointer]
+        library.ngrams_scores.restype = None
     return library
