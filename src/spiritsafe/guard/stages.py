@@ -173,7 +173,8 @@ class _Heads:
         found = []
         for name, head in ((name, head) for name, head in self.heads.items() if name in names):
             score = scores[self._opened.names.index(name)]
-            limit = self._opened.limits[name][kind] if head.limit is None else head.limit
+            own = self._opened.limit_of(name, scores) if kind == "limit" else self._opened.limits[name][kind]
+            limit = own if head.limit is None else head.limit
             if score >= limit:
                 found.append(Finding(self._side, stage, name, head.action, score, limit))
         return found

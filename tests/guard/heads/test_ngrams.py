@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from spiritsafe.guard.heads import ngrams
 from spiritsafe.guard.views import views
 
-WEIGHTS = ngrams.packed(np.random.default_rng(0).normal(size=(1 << ngrams.BITS, 2)).astype(np.float32))
+WEIGHTS = ngrams.packed(np.random.default_rng(0).normal(size=(ngrams.WIDTH, 2)).astype(np.float32))
 TEXTS = [
     "",
     "a",
@@ -51,7 +51,7 @@ def test_a_long_text_is_read_in_windows_that_overlap_by_half() -> None:
 
 def test_a_long_harmless_text_hides_nothing() -> None:
     told = "parmesan " * 20
-    weights = np.zeros((1 << ngrams.BITS, 1), np.float32)
+    weights = np.zeros((ngrams.WIDTH, 1), np.float32)
     weights[ngrams.buckets(told.strip())[0]] = 1
     weighed = ngrams.packed(weights)
     hidden = "bread and butter, " * 2000 + told + "bread and butter, " * 2000

@@ -13,7 +13,8 @@ def as_text(card: Mapping[str, Any]) -> str:
     ]
     parts = [
         [f"# {card['name']}", "", f"Weights sha256 `{card['weights_sha256']}`, seed {card['seed']}.", ""],
-        ["A score of at least `limit` flags in the first stage, one of `english` or `other` in the second, which is"],
+        ["A score of at least `limit` flags in the first stage, where `harmful` flags also one of at least `beside`;"],
+        ["one of `english` or `other` flags in the second, which is"],
         ["asked of English texts only where a first score is at least `clear`, and of all others.", ""],
         [f"| head | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}", *heads, ""],
         ["Held-out half: other rows of the set were learnt from. Zero-shot: heads and limits knew no row of the set."],

@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 class Corpus:
     """Rows (N) of named sets: `held` rows are for measuring, `learnt` ones for fitting; `parts` are folds by hash.
 
-    `windows` (V, 1 << BITS) has a row for each window of a text, `of_window` (V) says of which.
+    `windows` (V, WIDTH) has a row for each window of a text, `of_window` (V) says of which.
     """
 
     rows: tuple[Row, ...]
@@ -83,5 +83,5 @@ def _windows(texts: Sequence[str]) -> tuple[Any, Ints]:
     ends = np.cumsum([0, *(len(window) for _, window in found)])
     values = np.concatenate([np.full(len(window), max(1, len(window)) ** -0.5, np.float32) for _, window in found])
     columns = np.concatenate([window for _, window in found])
-    matrix = csr_matrix((values, columns, ends), shape=(len(found), 1 << ngrams.BITS))
+    matrix = csr_matrix((values, columns, ends), shape=(len(found), ngrams.WIDTH))
     return matrix, np.array([number for number, _ in found])

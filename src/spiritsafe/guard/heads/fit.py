@@ -9,7 +9,7 @@ The same sets, files and seed give the same weights on one machine; across machi
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from spiritsafe.errors import DataError, UsageError, writing
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, corpus_of
 from spiritsafe.guard.heads.figures import Figure, as_json, figures
 from spiritsafe.guard.heads.heads import CARD, WEIGHTS
-from spiritsafe.guard.heads.limits import choose, clear_below
+from spiritsafe.guard.heads.limits import BESIDE, choose, clear_below
 from spiritsafe.guard.heads.linear import crossed, fit_linear, rarity
 from spiritsafe.guard.heads.sample import Sample, sample_of
 from spiritsafe.guard.heads.second_fit import FIRST_ONLY, Firsts, SecondFit, fit_second, second_scores
@@ -29,7 +29,8 @@ from spiritsafe.record import bytes_digest, file_digest, write_atomic, write_jso
 NAMES = ("harmful", "injection", "abusive")
 FOLDS = 3
 ZERO_SHOT = (
-    "s-labs", "harmbench", "ailuminate", "xstest", "openai-moderation", "hatecheck-de", "frr-multilingual", "mgsm"
+    "s-labs", "harmbench", "ailuminate", "xstest", "openai-moderation", "hatecheck-de", "frr-multilingual", "mgsm",
+    "ordinary", "bbh",
 )  # fmt: skip
 RELATED = {"frr": ("frr-multilingual",), "frr-multilingual": ("frr",), "mgsm": ("gsm8k",)}
 Say = Callable[[str], None]
@@ -37,9 +38,10 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head of the first stage: weights (1 << BITS), offset, limit, and the score below which the second is not asked.
+    """A head of the first stage: weights (WIDTH), offset, limit, and the score below which the second is not asked.
 
-    `scores` (N) are those of rows learnt from by heads that did not see them, and of all others.
+    `scores` (N) are those of rows learnt from by heads that did not see them, and of all others. `beside` is the limit
+    for texts that `harmful` flags: an attack is framed around a harm.
     """
 
     weights: Array
@@ -47,6 +49,7 @@ class Fitted:
     limit: float
     clear: float
     scores: Array
+    beside: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,25 @@ def fit_heads(corpus: Corpus, rows: Bools, only: Sequence[str]) -> dict[str, Fit
         weights = weights.astype(np.float16).astype(float)
         final = corpus.highest(corpus.windows @ weights) + offset
         heads[head] = Fitted(weights, offset, limit, clear, np.where(rows, scores, final))
+    if {"harmful", "injection"} <= set(heads):
+        heads["injection"] = _beside(corpus, heads["injection"], heads["harmful"], rows)
     return heads
+
+
+def _beside(corpus: Corpus, attack: Fitted, harm: Fitted, rows: Bools) -> Fitted:
+    """An injection head with its limit for texts that are found harmful; what its own limit flags stays flagged."""
+    low, high = -9.0, 9.0
+    scores = np.where(attack.scores >= attack.limit, high, np.where(harm.scores >= harm.limit, attack.scores, low))
+    return replace(attack, beside=min(attack.limit, choose(corpus, "injection", scores, rows, BESIDE)))
 
 
 def flagged(heads: Mapping[str, Fitted]) -> dict[str, Bools]:
     """Which rows (N) each head of the first stage flags."""
-    return {name: head.scores >= head.limit for name, head in heads.items()}
+    flags = {name: head.scores >= head.limit for name, head in heads.items()}
+    for name, head in heads.items():
+        if head.beside is not None:
+            flags[name] |= flags["harmful"] & (head.scores >= head.beside)
+    return flags
 
 
 def flagged_by_encoder(
@@ -135,7 +151,7 @@ def flagged_by_encoder(
         shown[sample.rows[sample.is_english == (tongue == "english")]] = True
         for column, name in enumerate(heads):
             if name in FIRST_ONLY:
-                flags[name] |= heads[name].scores >= heads[name].limit
+                flags[name] = flagged(heads)[name]
                 continue
             flags[name][sample.rows[own]] = scores[own, column] >= fit.limits[tongue][name]
     return flags, shown
@@ -210,6 +226,7 @@ def _card(
 ) -> dict[str, Any]:
     limits = {
         name: {"limit": head.limit, "clear": round(head.clear, 4)}
+        | ({"beside": head.beside} if head.beside is not None else {})
         | (
             {tongue: second.limits[tongue][name] for tongue in ("english", "other")}
             if second and name not in FIRST_ONLY

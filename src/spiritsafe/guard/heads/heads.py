@@ -28,7 +28,7 @@ Stamp = tuple[tuple[int, int], ...]
 class Heads:
     """Heads by name, in the order of the weights' columns. `linear` and `offsets` (H) give scores.
 
-    `limits` has by head the card's: of the first stage (`limit`, `clear`) and of the second (`english`, `other`).
+    `limits` has by head the card's: of the first stage (`limit`, `clear`, `beside`) and second (`english`, `other`).
     """
 
     names: tuple[str, ...]
@@ -43,6 +43,13 @@ class Heads:
     def by_encoder(self) -> list[str]:
         """The heads that the second stage decides."""
         return [name for name in self.names if "english" in self.limits[name]]
+
+    def limit_of(self, name: str, scores: Sequence[float]) -> float:
+        """A head's limit in the first stage for a text with these scores: `beside` where `harmful` reaches its own."""
+        own = self.limits[name]
+        if "beside" in own and scores[self.names.index("harmful")] >= self.limits["harmful"]["limit"]:
+            return own["beside"]
+        return own["limit"]
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The highest score of each head over the readings of one text, (H)."""
@@ -91,6 +98,8 @@ def _opened(source: str, stamp: Stamp) -> Heads:
         raise DataError(str(folder), f"the card is of other weights ({card['weights_sha256'][:12]}, not {digest[:12]})")
     names = tuple(card["heads"])
     with np.load(io.BytesIO(raw)) as held:
+        if len(held["linear"]) != ngrams.WIDTH:
+            raise DataError(str(folder), "holds heads of another form", "fit them again: spiritsafe guard fit -o DIR")
         linear = ngrams.packed(held["linear"].astype(np.float32))
         offsets = held["offsets"].astype(np.float32)
         second = Second(**{part: held[part].astype(float) for part in SECOND}) if "english" in held else None

@@ -23,22 +23,32 @@ class Budget:
 
 
 BUDGETS = {
-    "harmful": Budget(0.02, {"xstest": 0.12, "openai-moderation": 0.12}),
+    "harmful": Budget(0.02, {"xstest": 0.12, "openai-moderation": 0.12, "bbq": 0.05}),
     "injection": Budget(
-        0.01, {"s-labs": 0.03, "openai-moderation": 0.1, "chatterbot": 0.05, "harmbench": 0.1, "adv-bench": 0.1}
+        0.01,
+        {
+            "s-labs": 0.03, "openai-moderation": 0.1, "chatterbot": 0.05, "harmbench": 0.1, "adv-bench": 0.1,
+            "pyrit-answers": 0.05, "bbq": 0.05,
+        },
     ),
-    "abusive": Budget(0.01, {"openai-moderation": 0.25, "hatecheck-de": 0.5, "chatterbot": 0.03}),
-}
+    "abusive": Budget(
+        0.01, {"openai-moderation": 0.25, "hatecheck-de": 0.5, "chatterbot": 0.03, "pyrit-answers": 0.25, "bbq": 0.05}
+    ),
+}  # fmt: skip
 
 
-def choose(corpus: Corpus, head: str, scores: Array, rows: Bools) -> float:
-    """The limit for rows with these scores."""
+BESIDE = Budget(0.01, {**BUDGETS["injection"].of, "pyrit-answers": 0.15})  # these rows are flagged anyway
+
+
+def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget | None = None) -> float:
+    """The limit for rows with these scores; the head's budget, or another."""
+    budget = budget or BUDGETS[head]
     says = corpus.says(head)
     known = rows & (says >= 0) & np.isfinite(scores)
     masks = [(name, own & known) for name, own in corpus.of_set.items()]
     sets = [(name, scores[own], says[own]) for name, own in masks if own.any()]
     grid = np.round(np.arange(-2, 2.001, 0.02), 2)
-    allowed = [limit for limit in grid if _within(BUDGETS[head], sets, limit)] or [grid[-1]]
+    allowed = [limit for limit in grid if _within(budget, sets, limit)] or [grid[-1]]
     return float(allowed[int(np.argmax([_served(sets, limit) for limit in allowed]))])
 
 

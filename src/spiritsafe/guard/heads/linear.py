@@ -4,15 +4,19 @@ import numpy as np
 
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus
 from spiritsafe.guard.heads.dual import separated
+from spiritsafe.guard.heads.ngrams import BITS
 
 COST = 0.3
+IDEAS_COUNT = 2.0  # as much as that, other n-grams 1
 
 
 def rarity(corpus: Corpus, rows: Bools) -> Array:
     """Inverse document frequency of each bucket in these rows; none for what occurs in one window alone, or in none."""
     windows = corpus.windows[rows[corpus.of_window]]
     count = np.bincount(windows.indices, minlength=windows.shape[1])
-    return np.where(count > 1, np.log((1 + windows.shape[0]) / (1 + count)), 0.0)
+    found = np.where(count > 1, np.log((1 + windows.shape[0]) / (1 + count)), 0.0)
+    found[1 << BITS :] *= IDEAS_COUNT
+    return found
 
 
 def row_weights(corpus: Corpus, rows: Bools, says: Array) -> Array:
@@ -28,7 +32,7 @@ def row_weights(corpus: Corpus, rows: Bools, says: Array) -> Array:
 
 
 def fit_linear(corpus: Corpus, head: str, rows: Bools, idf: Array) -> tuple[Array, float]:
-    """Weights (1 << BITS) and offset of a head from those of the rows that say yes or no."""
+    """Weights (WIDTH) and offset of a head from those of the rows that say yes or no."""
     says = corpus.says(head)
     known = rows & (says >= 0)
     weights = row_weights(corpus, known, says.astype(float))

@@ -6,12 +6,25 @@
 #include <vector>
 
 namespace {
-constexpr uint64_t BASE = 0x9E3779B97F4A7C15ull, MIX = 0xD6E8FEB86659FD93ull;
+constexpr uint64_t BASE = 0x9E3779B97F4A7C15ull, MIX = 0xD6E8FEB86659FD93ull, WHOLE = 0x5851F42D4C957F2Dull;
 constexpr int SHORTEST = 3, LONGEST = 5, WORDS = 3, SHARED = 1 << 30;
 
 typedef int16_t Lanes __attribute__((vector_size(8)));  // a bucket's weights by head
 typedef int32_t Wide __attribute__((vector_size(16)));
 constexpr int HEADS = 4;
+
+// What words are about, as `concepts.py` lays it out.
+constexpr int IDEAS = 128, BACK = 4;
+struct Lexicon {
+  const uint64_t* keys = nullptr;
+  const int32_t *firsts = nullptr, *ideas = nullptr;
+  int slots_bits = 0;
+  const int32_t* of(uint64_t key) const {
+    for (uint64_t slot = key * MIX >> (64 - slots_bits); keys[slot]; slot = (slot + 1) & ((1ull << slots_bits) - 1))
+      if (keys[slot] == key) return ideas + firsts[slot];
+    return nullptr;
+  }
+} lexicon;
 
 struct Token { int begin, end; };  // in the canonical text, without the blanks around it
 
@@ -20,6 +33,7 @@ struct Scratch {
   std::vector<Token> tokens;
   std::vector<uint8_t> seen;  // the epoch that saw a bucket last
   std::vector<int32_t> found;
+  std::vector<int32_t> ideas[BACK + 1];  // of the token at hand, and of those before it that have any
   int epoch = 1;
 };
 thread_local Scratch scratch;
@@ -60,10 +74,37 @@ void words(int t, int from, int last, int bits, Scratch& s) {
   }
 }
 
-// The buckets of tokens first to last (excluded), some perhaps more than once.
-void collect(int first, int last, int bits, Scratch& s) {
+// The ideas of a token, and each paired with those of the `BACK` tokens before it that have any.
+void relate(Token token, int bits, Scratch& s) {
+  std::vector<int32_t>& now = s.ideas[BACK];
+  now.clear();
+  uint64_t key = 0;
+  auto note = [&](const int32_t* ideas) {
+    for (; ideas && *ideas >= 0; ++ideas)
+      if (!std::count(now.begin(), now.end(), *ideas)) now.push_back(*ideas);
+  };
+  for (int i = token.begin; i < token.end; ++i) {
+    key = key * BASE + s.text[i] + 1;
+    if (i > token.begin) note(lexicon.of(key));
+  }
+  note(lexicon.of(key ^ WHOLE));
+  if (now.empty()) return;
+  for (int32_t idea : now) {
+    s.found.push_back((1 << bits) + idea * IDEAS + idea);
+    for (int back = 0; back < BACK; ++back)
+      for (int32_t other : s.ideas[back])
+        if (other != idea) s.found.push_back((1 << bits) + std::min(idea, other) * IDEAS + std::max(idea, other));
+  }
+  std::rotate(s.ideas, s.ideas + 1, s.ideas + BACK + 1);
+}
+
+// The buckets of tokens first to last (excluded), some perhaps more than once. Ideas are paired within a step only.
+void collect(int first, int last, int bits, int64_t step, Scratch& s) {
   s.found.clear();
   for (int t = first; t < last; ++t) {
+    if (t % step == 0)
+      for (auto& ideas : s.ideas) ideas.clear();
+    relate(s.tokens[t], bits, s);
     int begin = s.tokens[t].begin - 1, end = s.tokens[t].end + 1;
     for (int i = begin; i < end; ++i) {
       uint64_t hash = 0;
@@ -90,7 +131,8 @@ void distinct(Scratch& s, const Lanes* weights) {
 
 // Begins an epoch; of those before, the last is told from older ones.
 void begin(int bits, Scratch& s) {
-  if (s.seen.size() != (size_t)1 << bits) s.seen.assign((size_t)1 << bits, 0), s.epoch = 1;
+  const size_t width = ((size_t)1 << bits) + IDEAS * IDEAS;
+  if (s.seen.size() != width) s.seen.assign(width, 0), s.epoch = 1;
   if (s.epoch == 255) {
     for (uint8_t& seen : s.seen) seen = seen == 255;
     s.epoch = 1;
@@ -113,6 +155,10 @@ void largest(const Sum& last, const Sum& now, const Sum& both, const Sum& across
 }  // namespace
 
 extern "C" {
+void ngrams_lexicon(const uint64_t* keys, const int32_t* firsts, const int32_t* ideas, int slots_bits) {
+  lexicon.keys = keys, lexicon.firsts = firsts, lexicon.ideas = ideas, lexicon.slots_bits = slots_bits;
+}
+
 // Windows of `window` tokens, each beginning `step` after the last, until one reaches the end: their number.
 int64_t ngrams_windows(int64_t tokens, int64_t window, int64_t step) {
   return tokens <= window ? 1 : 1 + (tokens - window + step - 1) / step;
@@ -126,7 +172,7 @@ int64_t ngrams_buckets(const uint8_t* raw, int64_t size, int bits, int64_t windo
   canonical(raw, size, s);
   int64_t total = 0, tokens = (int64_t)s.tokens.size(), count = ngrams_windows(tokens, window, step);
   for (int64_t w = 0; w < count; ++w) {
-    collect((int)(w * step), (int)std::min(tokens, w * step + window), bits, s);
+    collect((int)(w * step), (int)std::min(tokens, w * step + window), bits, step, s);
     begin(bits, s);
     for (int32_t bucket : s.found) {
       if (std::exchange(s.seen[bucket], s.epoch) == s.epoch) continue;
@@ -155,7 +201,7 @@ void ngrams_scores(const uint8_t* raw, const int64_t* ends, int64_t count, int b
       const int end = std::min(tokens, first + size);
       Sum now, both, across;
       begin(bits, s);
-      collect(first, end, bits, s);
+      collect(first, end, bits, step, s);
       distinct(s, lanes);
       for (int32_t bucket : s.found) {
         now.add(lanes[bucket & ~SHARED]);

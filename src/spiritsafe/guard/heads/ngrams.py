@@ -1,7 +1,8 @@
-"""Hashed n-grams of a folded text: words (1 to 3) and letters (3 to 5, within a word and the blanks around it).
+"""Hashed n-grams of a folded text: words (1 to 3), letters (3 to 5, within a word and the blanks around it), ideas.
 
     tokens    runs of letters and digits, and runs of other signs; blanks part them
     bucket    a polynomial hash of the n-gram's bytes, mixed; of `1 << BITS`
+    ideas     what words are about (`concepts.py`), alone and two near each other: a bucket each, after those
     value     1 / sqrt(distinct buckets): a text has length 1, and what repeats counts once
     windows   a text of more than `WINDOW` tokens is read in pieces, each half in the last; the highest score counts
 
@@ -20,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spiritsafe.guard.heads.concepts import BACK, BASE, MIX, MOST, SLOTS_BITS, of_token, table
 from spiritsafe.native import native
 
 BITS, STEP, HEADS = 18, 80, 4
+WIDTH = (1 << BITS) + MOST**2
 WINDOW = 2 * STEP
-BASE, MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 TOKEN = re.compile(rb"[a-z0-9\x80-\xff]+|[^a-z0-9\x80-\xff\x00-\x20]+")
 LETTERS, WORDS = (3, 4, 5), (1, 2, 3)
 Buckets = NDArray[np.int32]
@@ -38,24 +40,24 @@ def buckets(text: str) -> list[Buckets]:
         return [_plain(tokens) for tokens in _windows(TOKEN.findall(text.encode()))]
     raw = text.encode()
     ends = np.zeros(len(raw) // STEP + 2, np.int64)
-    out = np.zeros(16 * len(raw) + 64, np.int32)
+    out = np.empty(64 * len(raw) + 64, np.int32)
     count = library.ngrams_buckets(raw, len(raw), BITS, WINDOW, STEP, _at(out), len(out), _at(ends))
     if count < 0:
-        raise AssertionError("a text has fewer than 16 n-grams a byte")
+        raise AssertionError("a text has fewer than 64 buckets a byte")
     starts = [0, *ends[: count - 1].tolist()]
     return [np.sort(out[start:end]) for start, end in zip(starts, ends[:count].tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of at most `HEADS` heads as they are summed: whole numbers (1 << BITS, HEADS), and what one is worth."""
+    """Weights of at most `HEADS` heads as they are summed: whole numbers (WIDTH, HEADS), and what one is worth."""
 
     codes: NDArray[np.int16]
     units: Floats
 
 
 def packed(weights: Floats) -> Weights:
-    """Weights (1 << BITS, H) in 16 bits."""
+    """Weights (WIDTH, H) in 16 bits."""
     units = np.maximum(np.abs(weights).max(0), 1e-9).astype(np.float32) / np.float32(32767)
     codes = np.zeros((len(weights), HEADS), np.int16)
     codes[:, : weights.shape[1]] = np.rint(weights / units)
@@ -108,7 +110,18 @@ def _plain(tokens: Sequence[bytes]) -> Buckets:
         found.append(_hash(sums, powers, begins, ends) + np.uint64(16 + n))
     mixed = np.concatenate(found) * np.uint64(MIX)
     mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(MIX)
-    return np.unique((mixed >> np.uint64(64 - BITS)).astype(np.int32))
+    return np.unique(np.concatenate([(mixed >> np.uint64(64 - BITS)).astype(np.int32), _related(tokens)]))
+
+
+def _related(tokens: Sequence[bytes]) -> Buckets:
+    """Buckets of ideas and of pairs of them."""
+    found = set()
+    for start in range(0, len(tokens), STEP):
+        told = [ideas for token in tokens[start : start + STEP] if (ideas := of_token(token))]
+        for at, ideas in enumerate(told):
+            near = {other for before in told[max(0, at - BACK) : at] for other in before}
+            found |= {(min(i, j), max(i, j)) for i in ideas for j in {*near, i}}
+    return np.array([(1 << BITS) + i * MOST + j for i, j in found], np.int32)
 
 
 def _hash(
@@ -138,4 +151,7 @@ def _library() -> ctypes.CDLL | None:
         library.ngrams_buckets.restype = number
         library.ngrams_scores.argtypes = [ctypes.c_char_p, pointer, number, count, number, pointer, count, pointer]
         library.ngrams_scores.restype = None
+        keys, firsts, ideas = table()
+        library.ngrams_lexicon.argtypes = [pointer, pointer, pointer, count]
+        library.ngrams_lexicon(_at(keys), _at(firsts), _at(ideas), SLOTS_BITS)
     return library

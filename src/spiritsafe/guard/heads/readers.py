@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from spiritsafe.record import seed_of
 HARMLESS = {"harmful": False, "injection": False, "abusive": False}
 HARMFUL = {"harmful": True, "injection": False}
 SOUNDS_HARMLESS = ("spc_",)  # asks for advice that an expert should give: no harm in the words
+MOST_OF_A_LINE = 40
 PLACE = re.compile(r"\{\{\s*prompt\s*\}\}")
 
 
@@ -178,6 +180,44 @@ def chatterbot(paths: Sequence[Path]) -> list[Row]:
     return rows
 
 
+def ordinary(paths: Sequence[Path]) -> list[Row]:
+    """Harmless sentences of our own, many with words that sound dangerous: some of each line, by their hash."""
+    lines = [line for line in paths[0].read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    return [
+        Row(text, HARMLESS, line[:2], group=f"ordinary {number}")
+        for number, line in enumerate(lines)
+        for text in sorted(_all_of(line[4:]), key=seed_of)[:MOST_OF_A_LINE]
+    ]
+
+
+def in_the_wild(paths: Sequence[Path]) -> list[Row]:
+    """Jailbreaks that people shared."""
+    return [Row(text, {"injection": True}) for text in json.loads(paths[0].read_text("utf-8"))]
+
+
+def judged_answers(paths: Sequence[Path]) -> list[Row]:
+    """Answers of models: abusive where people rated their harm at half or more, not so where below a fifth."""
+    rated = {row["assistant_response"]: _mean_score(row) for path in paths for row in _commented_csv(path)}
+    found = []
+    for text, score in rated.items():
+        if score >= 0.5:
+            found.append(Row(text, {"abusive": True}))
+        elif score < 0.2:
+            found.append(Row(text, {"abusive": False, "injection": False}))
+    return found
+
+
+def objectives(paths: Sequence[Path]) -> list[Row]:
+    """What red-teamers asked for, much of it framed as fiction or research."""
+    found = {row["objective"].strip(): None for path in paths for row in _commented_csv(path)}
+    return [Row(text, {"harmful": True}) for text in found if text]
+
+
+def bbh(paths: Sequence[Path]) -> list[Row]:
+    """Riddles of logic, dates and counting."""
+    return [Row(row["input"], HARMLESS) for path in paths for row in json.loads(path.read_text("utf-8"))["examples"]]
+
+
 def jailbreakbench(paths: Sequence[Path]) -> list[Row]:
     """Attacks that were made, whether they worked or not."""
     found = [row["prompt"] for path in paths for row in json.loads(path.read_text("utf-8"))["jailbreaks"]]
@@ -239,6 +279,23 @@ def _one_of(text: str, rules: Mapping[str, str]) -> str:
         else:
             break
     return " ".join(re.sub(r"\{[^}]*\}|[()\[\]|<>;]", " ", text).split())
+
+
+def _all_of(template: str) -> list[str]:
+    """Every sentence of a template whose `(a|b)` is one of."""
+    parts = re.split(r"\(([^()]*)\)", template)
+    return ["".join(each) for each in product(*([p] if i % 2 == 0 else p.split("|") for i, p in enumerate(parts)))]
+
+
+def _commented_csv(path: Path) -> list[dict[str, str]]:
+    """A table below a line of comment."""
+    _, _, table = path.read_text("utf-8-sig").partition("\n")
+    return list(csv.DictReader(io.StringIO(table, newline="")))
+
+
+def _mean_score(row: Mapping[str, str]) -> float:
+    scores = [float(value) for key, value in row.items() if key.startswith("human_score") and value]
+    return sum(scores) / len(scores)
 
 
 def _csv(path: Path) -> list[dict[str, str]]:

