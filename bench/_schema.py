@@ -11,6 +11,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def main(bench: str, measure: Callable[[int], Sequence[Row]]) -> None:
     parser.add_argument("--log", action="store_true", help="append a dated line to bench/LOG.md")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = measure(options.seed)
+    with redirect_stdout(sys.stderr):  # peers print there
+        rows = measure(options.seed)
     print(_as_json(bench, options.seed, rows) if options.json else _as_table(rows))
     if options.log:
         _append(LOG, f"- {time.strftime('%Y-%m-%d', time.gmtime())} `{bench}`: {_as_line(rows)}\n")

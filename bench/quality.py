@@ -43,7 +43,7 @@ from spiritsafe.prompts import synthesise
 from spiritsafe.recipe import PromptsPart, TrainPart
 from spiritsafe.record import Exchange, Sampling
 
-SECONDS, NUM_SEEDS, LAYERS, RATE, BATCH = 40.0, 3, 10, 2e-4, 8
+SECONDS, NUM_SEEDS, LAYERS, RATE, BATCH = 120.0, 3, 10, 2e-4, 8
 TRAIN, HELDOUT, ANSWER_TOKENS = 128, 32, 48
 PEER = "trl 1.16.0"
 ENDLESS = 10_000  # epochs: the clock ends a training, not the data

@@ -12,9 +12,14 @@ ROWS = [Row("spiritsafe --help", "help_s", 0.3, limit=0.02, n=10, spread=(0.2, 0
 
 
 def run_bench(monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
-    """Run a bench that gives `ROWS` with these options."""
+    """Run a bench that gives `ROWS` with these options, and whose peer writes to stdout."""
+
+    def measure(seed: int) -> list[Row]:
+        print(f"a peer's own line, {seed}")
+        return ROWS
+
     monkeypatch.setattr("sys.argv", ["bench", *options])
-    _schema.main("startup", lambda seed: ROWS)
+    _schema.main("startup", measure)
 
 
 def test_json_is_one_object_and_nothing_else(

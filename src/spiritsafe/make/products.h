@@ -100,17 +100,23 @@ struct Array {  // zeroed, at cache lines; huge pages where the system has them
   X& operator[](long i) const { return at.get()[i]; }
 };
 
+// What a product reads ahead: two lines at `at`, which moves by `step` bytes with each inner step (or pair of them).
+struct Ahead {
+  const char* at = nullptr;
+  long step = 0;
+};
+
 // M rows times a panel of 32 columns. Rows lie one behind the other at `stride`; with `ACROSS` they are M
 // columns of another panel, so that the product sums over both operands' rows.
 template <class T, int M, bool ACROSS>
-void tile(const T* a, long stride, const T* panel, long inner, float* out, long out_stride) {
+void tile(const T* a, long stride, const T* panel, long inner, float* out, long out_stride, Ahead ahead) {
   constexpr long pair = kPair<T>, line = 16 * pair;
   const long row = ACROSS ? pair : stride;
   constexpr long step = ACROSS ? kPanel * pair : pair;
   v16 acc[M][2] = {};
-  for (long k = 0; k < inner; k += pair, panel += 2 * line, a += step) {
-    __builtin_prefetch(panel + 24 * line);
-    __builtin_prefetch(panel + 25 * line);
+  for (long k = 0; k < inner; k += pair, panel += 2 * line, a += step, ahead.at += ahead.step) {
+    __builtin_prefetch(ahead.at);
+    __builtin_prefetch(ahead.at + 64);
     const v16 left = *(const v16*)panel, right = *(const v16*)(panel + line);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
@@ -125,12 +131,14 @@ void tile(const T* a, long stride, const T* panel, long inner, float* out, long 
 }
 
 template <class T, bool ACROSS = false>
-void any_tile(long rows, const T* a, long stride, const T* panel, long inner, float* out, long out_stride = kPanel) {
-  using Tile = void (*)(const T*, long, const T*, long, float*, long);
+void any_tile(long rows, const T* a, long stride, const T* panel, long inner, float* out, long out_stride = kPanel,
+              Ahead ahead = {}) {
+  using Tile = void (*)(const T*, long, const T*, long, float*, long, Ahead);
   static constexpr Tile tiles[] = {tile<T, 1, ACROSS>, tile<T, 2, ACROSS>,  tile<T, 3, ACROSS>,  tile<T, 4, ACROSS>,
                                    tile<T, 5, ACROSS>, tile<T, 6, ACROSS>,  tile<T, 7, ACROSS>,  tile<T, 8, ACROSS>,
                                    tile<T, 9, ACROSS>, tile<T, 10, ACROSS>, tile<T, 11, ACROSS>, tile<T, 12, ACROSS>};
-  tiles[rows - 1](a, stride, panel, inner, out, out_stride);
+  if (!ahead.at) ahead = {(const char*)panel + 128 * 64, 128};  // the same panel
+  tiles[rows - 1](a, stride, panel, inner, out, out_stride, ahead);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import DataError, MissingExtra
-from spiritsafe.measure.foreign.read import Imported, mean_verdict, plain, sample_cell
+from spiritsafe.measure.foreign.imported import Imported, mean_verdict, plain, sample_cell
 
 LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 ZSTANDARD = 93

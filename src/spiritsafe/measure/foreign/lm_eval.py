@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import DataError
-from spiritsafe.measure.foreign.read import Imported, mean_verdict, plain, sample_cell
+from spiritsafe.measure.foreign.imported import Imported, mean_verdict, plain, sample_cell
 
 PREFIX, SAMPLES = "results_", "samples_"
 
