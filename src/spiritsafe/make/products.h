@@ -106,6 +106,15 @@ struct Ahead {
   long step = 0;
 };
 
+// The panel that follows, to be read from memory while `blocks` tiles of rows are multiplied by this one; a single
+// tile reads ahead in its own.
+template <class T>
+Ahead following(const T* panel, long inner, long block, long blocks) {
+  constexpr long step = 2 * 64;
+  if (blocks == 1) return {};
+  return {(const char*)panel + inner / kPair<T> * step * block / blocks, step / blocks};
+}
+
 // M rows times a panel of 32 columns. Rows lie one behind the other at `stride`; with `ACROSS` they are M
 // columns of another panel, so that the product sums over both operands' rows.
 template <class T, int M, bool ACROSS>

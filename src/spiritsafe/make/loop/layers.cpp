@@ -33,15 +33,15 @@ enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, NORM = Q_BIAS + DOWN + 1, NORM2, Q_NO
 
 template <class T>
 struct Scratch {
-  Room<T> input, slopes, inside, dgate_up, dmixed, dqkv;
+  Room<T> input, slopes, inside, dgate_up, dmixed, dqkv, turned;
   Room<float> wide, dinput, dmiddle, scales;
-  Operand<T> left, right;
+  Operand<T> right;
   void fit(long tokens, const Shape& s, long width) {
     const long mixed = s.heads * s.dim;
     input.make(tokens * s.hidden), slopes.make(tokens * s.hidden), inside.make(tokens * s.inner);
     dgate_up.make(tokens * 2 * s.inner), dmixed.make(tokens * mixed), dqkv.make(tokens * width);
     wide.make(tokens * width), dinput.make(tokens * s.hidden), dmiddle.make(tokens * s.hidden), scales.make(tokens);
-    left.make(std::min(tokens, kTokens), std::max({s.hidden, 2 * s.inner, width}));
+    turned.make(kTokens * std::max({s.hidden, 2 * s.inner, width}));
     right.make(std::min(tokens, kTokens), std::max({s.hidden, s.inner, mixed}));
   }
   static Scratch& own() {
@@ -279,16 +279,11 @@ struct Llama final : Layer, Attention<T> {
     if (std::all_of(grads.begin(), grads.end(), [](float* to) { return !to; })) return;
     for (long begin = 0; begin < rows; begin += kTokens) {
       const long count = std::min(kTokens, rows - begin);
-      pack(own.left, count, outputs, [=](long t) { return slopes + (begin + t) * outputs; });
       pack(own.right, count, inner, [=](long t) { return input + (begin + t) * inner; });
-#pragma omp for schedule(dynamic, 4)
-      for (long task = 0; task < own.left.panels * own.right.panels; ++task) {
-        const long p = task % own.right.panels, first = p * kPanel, columns = std::min(kPanel, inner - first);
-        across(own.left, task / own.right.panels, own.right, p, [&](long n, const float* values) {
-          if (n >= outputs || !grads[n]) return;
-          add_to(grads[n] + first, values, columns);
-        });
-      }
+      turn(own.turned + 0, own.right.inner, slopes + begin * outputs, count, outputs);
+      multiply(own.turned + 0, own.right.inner, outputs, own.right, [&](long n, long p, const float* values) {
+        if (grads[n]) add_to(grads[n] + p * kPanel, values, std::min(kPanel, inner - p * kPanel));
+      });
     }
   }
 

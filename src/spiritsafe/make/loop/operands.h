@@ -82,13 +82,25 @@ void pack(Operand<T>& to, long inner, long columns, Row row) {
   for (long p = 0; p < to.panels; ++p) pack_panel(to, p, inner, columns, row);
 }
 
+// Columns become rows of `length` values, zeros at the end; by all threads of a team.
+template <class T>
+void turn(T* to, long length, const T* from, long rows, long columns) {
+  constexpr long block = 16;
+#pragma omp for schedule(static)
+  for (long n = 0; n < columns; n += block)
+    for (long t = 0; t < length; t += block)
+      for (long j = n; j < std::min(n + block, columns); ++j)
+        for (long i = t; i < std::min(t + block, length); ++i)
+          to[j * length + i] = i < rows ? from[i * columns + j] : T{};
+}
+
 // `done(row, panel, values)` gets each row's 32 outputs of a panel; by all threads of a team. A task's rows fit
 // the second-level cache, where they stay while the panels pass by.
 template <class T, class Done>
 void multiply(const T* a, long stride, long rows, const Operand<T>& b, Done done) {
   const long most = std::max(1L, kNear / (b.inner * (long)sizeof(T)) / kTile) * kTile;
   const long chunks = (rows + most - 1) / most;
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 4)
   for (long task = 0; task < b.panels * chunks; ++task) {
     const long p = task % b.panels, chunk = task / b.panels;
     const long begin = rows * chunk / chunks, end = rows * (chunk + 1) / chunks;
@@ -96,7 +108,8 @@ void multiply(const T* a, long stride, long rows, const Operand<T>& b, Done done
     alignas(64) float out[kTile * kPanel];
     for (long block = 0; block < blocks; ++block) {
       const long first = begin + (end - begin) * block / blocks, last = begin + (end - begin) * (block + 1) / blocks;
-      any_tile(last - first, a + first * stride, stride, b.panel(p), b.inner, out);
+      any_tile(last - first, a + first * stride, stride, b.panel(p), b.inner, out, kPanel,
+               following(b.panel((p + 1) % b.panels), b.inner, block, blocks));
       for (long m = first; m < last; ++m) done(m, p, out + (m - first) * kPanel);
     }
   }

@@ -39,13 +39,7 @@ struct Matrix {
       }
   }
 
-  // The next panel, to be read from memory while `blocks` tiles of this one are multiplied; one alone reads its own.
-  Ahead next(long panel, long block, long blocks) const {
-    constexpr long step = 2 * 64;
-    const char* start = (const char*)(packed + (panel + 1) * inner * kPanel);
-    if (blocks == 1) return {};
-    return {start + inner / kPair<T> * step * block / blocks, step / blocks};
-  }
+  const T* panel(long p) const { return packed + p * inner * kPanel; }
 
   void make(long outputs, long inner_) {
     inner = inner_, panels = (outputs + kPanel - 1) / kPanel;
@@ -62,8 +56,8 @@ void multiply(const Matrix<T>& w, const T* a, long stride, long rows, Done done)
     const long panel = task / blocks, block = task % blocks;
     const long first = rows * block / blocks, last = rows * (block + 1) / blocks;
     alignas(64) float out[kTile * kPanel];
-    any_tile(last - first, a + first * stride, stride, w.packed + panel * w.inner * kPanel, w.inner, out, kPanel,
-             w.next(panel, block, blocks));
+    any_tile(last - first, a + first * stride, stride, w.panel(panel), w.inner, out, kPanel,
+             following(w.panel(panel + 1), w.inner, block, blocks));
     for (long m = first; m < last; ++m) {
       float* values = out + (m - first) * kPanel;
       for (long j = 0; j < kPanel; ++j) values[j] += w.bias[panel * kPanel + j];
