@@ -100,12 +100,12 @@ def ends(data: bytes) -> list[int]:
 def test_older_formats_are_refused_with_both_versions(whole: Path) -> None:
     first, manifest = shards(whole)[0], whole / "cache.json"
     data, text = first.read_bytes(), manifest.read_text()
-    first.write_bytes(data[:4] + struct.pack("<I", 2) + data[8:])
-    with pytest.raises(DataError, match=r"00000\.signals: has format 2, expected 3; .*delete it"):
+    first.write_bytes(data[:4] + struct.pack("<I", 3) + data[8:])
+    with pytest.raises(DataError, match=r"00000\.signals: has format 3, expected 4; .*delete it"):
         read(whole)
     first.write_bytes(data)
-    manifest.write_text(text.replace('"format": 3', '"format": 2'))
-    with pytest.raises(DataError, match=r"cache\.json: format is 2, expected 3; delete the cache and run again"):
+    manifest.write_text(text.replace('"format": 4', '"format": 3'))
+    with pytest.raises(DataError, match=r"cache\.json: format is 3, expected 4; delete the cache and run again"):
         read(whole)
     manifest.write_text(text)
 

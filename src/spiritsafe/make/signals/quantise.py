@@ -19,9 +19,9 @@ LEVELS, REACH = 255, 12
 class Precision:
     """Distance of levels in nats: `finest` at probability 1, growing by exp(`growth` x nats), up to `coarsest`."""
 
-    finest: float = 0.007
-    growth: float = 0.65
-    coarsest: float = 1.5
+    finest: float = 0.0069
+    growth: float = 0.653
+    coarsest: float = 1.8
 
     def __post_init__(self) -> None:
         if self.nats[-1] < REACH:

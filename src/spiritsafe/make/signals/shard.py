@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spiritsafe.errors import DataError
 
-VERSION = 3
+VERSION = 4
 HEAD = struct.Struct("<4sI16s")
 RECORD = struct.Struct("<HHIIIH")  # bytes of the id, entries a row, rows, bytes of the rows, checksum, header's own
 SUFFIX = ".signals"
