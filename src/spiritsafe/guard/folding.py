@@ -61,7 +61,8 @@ def _learn(letter: str) -> None:
     """Enter a character: how many bytes it folds to and which, or that this depends on its neighbours."""
     plain = unicodedata.normalize("NFKC", letter)
     joins = not plain or unicodedata.category(plain[0]) in ("Mn", "Mc") or any("\u1100" <= c < "\u1200" for c in plain)
-    alone = "\ufe00" <= letter <= "\ufe0f" or (not joins and not STRANGE.search(letter + plain))
+    bare = unicodedata.normalize("NFKD", letter.casefold())
+    alone = "\ufe00" <= letter <= "\ufe0f" or (not joins and not STRANGE.search(letter + plain + bare))
     reads = fold(normalise(f"x{letter}x"))[1:-1].encode() if alone else b""
     fits = alone and len(reads) <= min(MOST, 2 * len(letter.encode("utf-8", "surrogatepass")))
     code = len(reads) + 1 if fits else CONTEXT & 0xFF

@@ -41,7 +41,8 @@ def fold(text: str) -> str:
     if low.isascii():
         return low
     spelled = unicodedata.normalize("NFKD", low.casefold().translate(_GERMAN))
-    return " ".join(_MARKS.sub("", spelled).split())
+    plain = " ".join(_MARKS.sub("", spelled).translate(_GERMAN).split())  # below an accent may lie another of these
+    return _latin(plain) if STRANGE.search(plain) else plain  # or a look-alike
 
 
 def _shown(text: str) -> str:
