@@ -9,7 +9,8 @@ held-out rows, with Wilson's 95 % interval (F1: bootstrap) as spread; no peer ru
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -54,7 +55,7 @@ def measure(seed: int) -> Sequence[Row]:
 def _first(texts: Sequence[str]) -> Iterator[Row]:
     stages = stages_of(load_policy("strict"))
     stages.look_all(texts, "input")
-    runs = [_times(stages, texts) for _ in range(RUNS)]
+    runs = [_times(partial(stages.look, side="input"), texts) for _ in range(RUNS)]
     yield from _percentiles("stage 1", [run * 1e3 for run in runs])
     speeds = [len(texts) / run.sum() for run in runs]
     yield _speed("stage 1, one after the other", speeds)
@@ -76,7 +77,7 @@ def _second(case: str, texts: Sequence[str]) -> Iterator[Row]:
     stages = stages_of(load_policy("encoder"))
     reach = [text for text in texts if "encoder" in stages.look(text, "input").elapsed_s]
     note(f"{case}: {len(reach)} of {len(texts)} texts reach the encoder")
-    yield from _percentiles(case, [_times(stages, reach) * 1e3 for _ in range(RUNS)])
+    yield from _percentiles(case, [_times(partial(stages.look, side="input"), reach) * 1e3 for _ in range(RUNS)])
     yield Row(f"{case}, reaching the encoder", "share", len(reach) / len(texts), n=len(texts))
 
 
@@ -84,22 +85,15 @@ def _encoders(case: str, texts: Sequence[str], *, is_english: bool) -> Iterator[
     waves, phases = draw_waves(0)
     firsts, size = np.zeros(3), encoder.WIDTH + 3 + 1
     second = Second(np.zeros((size + COSINES, 3)), np.zeros((size, 3)), waves, phases, np.zeros((2, encoder.WIDTH)))
-    runs = []
-    for _ in range(RUNS):
-        spent = np.zeros(len(texts))
-        for index, text in enumerate(texts):
-            started = time.perf_counter()
-            second.scores(text, firsts, is_english=is_english)
-            spent[index] = time.perf_counter() - started
-        runs.append(spent * 1e3)
-    yield from _percentiles(case, runs)
+    look = partial(second.scores, firsts_H=firsts, is_english=is_english)
+    yield from _percentiles(case, [_times(look, texts) * 1e3 for _ in range(RUNS)])
 
 
-def _times(stages: Stages, texts: Sequence[str]) -> np.ndarray:
+def _times(look: Callable[[str], object], texts: Sequence[str]) -> np.ndarray:
     found = np.zeros(len(texts))
     for index, text in enumerate(texts):
         started = time.perf_counter()
-        stages.look(text, "input")
+        look(text)
         found[index] = time.perf_counter() - started
     return found
 
