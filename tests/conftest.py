@@ -1,12 +1,15 @@
 """What several tests share: the root of the repository, a recipe with every key written out, a tiny model."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from spiritsafe.cli import main
 from spiritsafe.recipe import parse_recipe
 from tests.tiny import write_tiny
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # models that tests write themselves; stderr is compared
 settings.register_profile("untimed", deadline=None)  # no test is about time: the machine may be busy
 settings.load_profile("untimed")
+
+Call = Callable[..., tuple[int, str, str]]
 
 SMALL: dict[str, Any] = {
     "run": {"name": "small"},
@@ -30,6 +35,21 @@ SMALL: dict[str, Any] = {
     },
     "make": {"num_layers": 1},
 }
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """The exit code of `spiritsafe WORDS` in a folder of its own, and what it says on stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def called(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["spiritsafe", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), said.out, said.err
+
+    return called
 
 
 @pytest.fixture(scope="session")

@@ -13,22 +13,19 @@ from spiritsafe import __version__
 from spiritsafe.cli import app, main
 from spiritsafe.errors import GateError
 from spiritsafe.recipe import Recipe, load_recipe
+from tests.conftest import Call
 
 Say = Callable[..., str]
 
 
 @pytest.fixture
-def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Say:
+def say(call: Call) -> Say:
     """What `spiritsafe WORDS` says on stdout; it must end with exit code 0 and no word on stderr."""
-    monkeypatch.chdir(tmp_path)
 
     def spoken(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["spiritsafe", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        assert (end.value.code, said.err) == (0, "")
-        return said.out
+        code, said, told = call(*words)
+        assert (code, told) == (0, "")
+        return said
 
     return spoken
 

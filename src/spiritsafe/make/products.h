@@ -28,7 +28,7 @@ typedef uint32_t u16 __attribute__((vector_size(64), aligned(4)));
 typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
 using bf16 = uint16_t;
 
-constexpr long kPanel = 32, kTile = 12;
+constexpr long kPanel = 32, kTile = 12, kLine = 64;  // columns, rows, bytes of a cache line
 template <class T>
 constexpr long kPair = sizeof(T) == 2 ? 2 : 1;  // inner steps in a word of 4 bytes
 
@@ -110,9 +110,8 @@ struct Ahead {
 // tile reads ahead in its own.
 template <class T>
 Ahead following(const T* panel, long inner, long block, long blocks) {
-  constexpr long step = 2 * 64;
   if (blocks == 1) return {};
-  return {(const char*)panel + inner / kPair<T> * step * block / blocks, step / blocks};
+  return {(const char*)panel + inner / kPair<T> * 2 * kLine * block / blocks, 2 * kLine / blocks};
 }
 
 // M rows times a panel of 32 columns. Rows lie one behind the other at `stride`; with `ACROSS` they are M
@@ -125,7 +124,7 @@ void tile(const T* a, long stride, const T* panel, long inner, float* out, long 
   v16 acc[M][2] = {};
   for (long k = 0; k < inner; k += pair, panel += 2 * line, a += step, ahead.at += ahead.step) {
     __builtin_prefetch(ahead.at);
-    __builtin_prefetch(ahead.at + 64);
+    __builtin_prefetch(ahead.at + kLine);
     const v16 left = *(const v16*)panel, right = *(const v16*)(panel + line);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
@@ -146,7 +145,7 @@ void any_tile(long rows, const T* a, long stride, const T* panel, long inner, fl
   static constexpr Tile tiles[] = {tile<T, 1, ACROSS>, tile<T, 2, ACROSS>,  tile<T, 3, ACROSS>,  tile<T, 4, ACROSS>,
                                    tile<T, 5, ACROSS>, tile<T, 6, ACROSS>,  tile<T, 7, ACROSS>,  tile<T, 8, ACROSS>,
                                    tile<T, 9, ACROSS>, tile<T, 10, ACROSS>, tile<T, 11, ACROSS>, tile<T, 12, ACROSS>};
-  if (!ahead.at) ahead = {(const char*)panel + 128 * 64, 128};  // the same panel
+  if (!ahead.at) ahead = {(const char*)panel + 128 * kLine, 2 * kLine};  // the same panel
   tiles[rows - 1](a, stride, panel, inner, out, out_stride, ahead);
 }
 

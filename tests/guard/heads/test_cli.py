@@ -1,34 +1,15 @@
 """`spiritsafe guard fit` and `guard card`, as they are typed."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from spiritsafe.cli import main
 from spiritsafe.guard.heads.heads import open_heads
-
-Say = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Say:
-    """The exit code of `spiritsafe WORDS`, and what it says on stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def called(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["spiritsafe", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
-
-    return called
+from tests.conftest import Call
 
 
-def test_fitted_heads_have_the_card_that_fit_printed(call: Say, cheese: Path, tmp_path: Path) -> None:
+def test_fitted_heads_have_the_card_that_fit_printed(call: Call, cheese: Path, tmp_path: Path) -> None:
     code, printed, told = call(
         "guard", "fit", "xstest", "harmbench", "--data", str(cheese), "--no-encoders", "-o", "mine"
     )
@@ -40,7 +21,7 @@ def test_fitted_heads_have_the_card_that_fit_printed(call: Say, cheese: Path, tm
     assert json.loads(call("guard", "card", "mine", "--json")[1])["weights_sha256"] == heads.digest
 
 
-def test_the_shipped_card_is_printed_without_a_word(call: Say) -> None:
+def test_the_shipped_card_is_printed_without_a_word(call: Call) -> None:
     code, printed, _ = call("guard", "card")
     assert code == 0
     assert open_heads("shipped").digest in printed
@@ -55,7 +36,7 @@ def test_the_shipped_card_is_printed_without_a_word(call: Say) -> None:
         (("card", "nowhere"), 1, "spiritsafe guard fit -o DIR"),
     ],
 )
-def test_what_cannot_be_fitted_or_shown_says_why(call: Say, words: tuple[str, ...], code: int, reason: str) -> None:
+def test_what_cannot_be_fitted_or_shown_says_why(call: Call, words: tuple[str, ...], code: int, reason: str) -> None:
     found, printed, told = call("guard", *words)
     assert (found, printed) == (code, "")
     assert reason in told

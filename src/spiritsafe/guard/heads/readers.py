@@ -197,7 +197,7 @@ def in_the_wild(paths: Sequence[Path]) -> list[Row]:
 
 def judged_answers(paths: Sequence[Path]) -> list[Row]:
     """Answers of models: abusive where people rated their harm at half or more, not so where below a fifth."""
-    rated = {row["assistant_response"]: _mean_score(row) for path in paths for row in _commented_csv(path)}
+    rated = {row["assistant_response"]: _mean_score(row) for path in paths for row in _csv(path, comments=1)}
     found = []
     for text, score in rated.items():
         if score >= 0.5:
@@ -209,7 +209,7 @@ def judged_answers(paths: Sequence[Path]) -> list[Row]:
 
 def objectives(paths: Sequence[Path]) -> list[Row]:
     """What red-teamers asked for, much of it framed as fiction or research."""
-    found = {row["objective"].strip(): None for path in paths for row in _commented_csv(path)}
+    found = {row["objective"].strip(): None for path in paths for row in _csv(path, comments=1)}
     return [Row(text, {"harmful": True}) for text in found if text]
 
 
@@ -287,19 +287,15 @@ def _all_of(template: str) -> list[str]:
     return ["".join(each) for each in product(*([p] if i % 2 == 0 else p.split("|") for i, p in enumerate(parts)))]
 
 
-def _commented_csv(path: Path) -> list[dict[str, str]]:
-    """A table below a line of comment."""
-    _, _, table = path.read_text("utf-8-sig").partition("\n")
-    return list(csv.DictReader(io.StringIO(table, newline="")))
-
-
 def _mean_score(row: Mapping[str, str]) -> float:
     scores = [float(value) for key, value in row.items() if key.startswith("human_score") and value]
     return sum(scores) / len(scores)
 
 
-def _csv(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline="")))
+def _csv(path: Path, *, comments: int = 0) -> list[dict[str, str]]:
+    """A table below so many lines of comment."""
+    table = path.read_text("utf-8-sig").split("\n", comments)[-1]
+    return list(csv.DictReader(io.StringIO(table, newline="")))
 
 
 def _yaml(path: Path) -> Any:
