@@ -1,8 +1,19 @@
 """The card of heads as text that a person reads."""
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
+WIDTH = 120
+FLAGS = (
+    "A first-stage score of at least `limit` flags; where `harmful` flags, so does one of at least `beside`. "
+    "A second-stage score of at least `english` or `other` flags. The second stage is asked of English texts "
+    "only where a first-stage score is at least `clear`, and of all other texts."
+)
+FIGURES = (
+    "Held-out half: other rows of the set were learnt from. Zero-shot: heads and limits knew no row of the set. "
+    "Shares in %, with 95 % intervals (shares: Wilson; F1: bootstrap over rows)."
+)
 
 def as_text(card: Mapping[str, Any]) -> str:
     """A card in Markdown: heads and limits, figures with intervals, false alarms by language, the sets."""
@@ -13,12 +24,9 @@ def as_text(card: Mapping[str, Any]) -> str:
     ]
     parts = [
         [f"# {card['name']}", "", f"Weights sha256 `{card['weights_sha256']}`, seed {card['seed']}.", ""],
-        ["A score of at least `limit` flags in the first stage, where `harmful` flags also one of at least `beside`;"],
-        ["one of `english` or `other` flags in the second, which is"],
-        ["asked of English texts only where a first score is at least `clear`, and of all others.", ""],
+        [*wrap(FLAGS, WIDTH), ""],
         [f"| head | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}", *heads, ""],
-        ["Held-out half: other rows of the set were learnt from. Zero-shot: heads and limits knew no row of the set."],
-        ["Shares in %, with 95 % intervals (shares: Wilson; F1: bootstrap over rows).", ""],
+        [*wrap(FIGURES, WIDTH), ""],
         *(_stage(name, stage) for name, stage in card["stages"].items()),
         ["## Sets", "", "| set | licence | rows | learnt from | held out |", "|---|---|---|---|---|", *_sets(card)],
     ]
