@@ -15,6 +15,7 @@ FIGURES = (
     "Shares in %, with 95 % intervals (shares: Wilson; F1: bootstrap over rows)."
 )
 
+
 def as_text(card: Mapping[str, Any]) -> str:
     """A card in Markdown: heads and limits, figures with intervals, false alarms by language, the sets."""
     columns = list(dict.fromkeys(column for head in card["heads"].values() for column in head))
