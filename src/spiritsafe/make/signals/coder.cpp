@@ -61,14 +61,22 @@ template <int S> struct alignas(2 * S) Cdf {
     u32 below(int i) const { return i == S ? 32768 : i ? u32(c[i] - (c[i] >> 10) + i) : 0; }
 #ifdef __AVX2__
     static __m256i load(const i16* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
-    int find(u32 v) const {
+    // The symbol at `v`; where it starts in the low half of `both`, where it ends in the high one: no branches.
+    int find(u32 v, u32& both) const {
+        alignas(64) u16 starts[S + 2];
         int over = 0;
         for (int j = 0; j < S; j += 16) {
             const __m256i a = load(c + j), more = _mm256_sub_epi16(load(COUNT + j), _mm256_srai_epi16(a, 10));
-            const __m256i is_over = _mm256_cmpgt_epi16(_mm256_add_epi16(a, more), _mm256_set1_epi16(i16(v)));
+            __m256i from = _mm256_add_epi16(a, more);
+            if (!j) from = _mm256_insert_epi16(from, 0, 0);
+            _mm256_store_si256(reinterpret_cast<__m256i*>(starts + j), from);
+            const __m256i is_over = _mm256_cmpgt_epi16(from, _mm256_set1_epi16(i16(v)));
             over += __builtin_popcount(u32(_mm256_movemask_epi8(is_over)));
         }
-        return S - 1 - over / 2;
+        starts[S] = 32768;
+        const int s = S - 1 - over / 2;
+        std::memcpy(&both, starts + s, 4);
+        return s;
     }
     void learn(int s) {
         const int n = c[0];
@@ -81,9 +89,10 @@ template <int S> struct alignas(2 * S) Cdf {
         }
     }
 #else
-    int find(u32 v) const {
+    int find(u32 v, u32& both) const {
         int s = 0;
         while (s + 1 < S && below(s + 1) <= v) s++;
+        both = below(s + 1) << 16 | below(s);
         return s;
     }
     void learn(int s) {
@@ -151,9 +160,10 @@ struct Decoder {
         return bit;
     }
     template <int S> int symbol(Cdf<S>& c, int) {
-        const int s = c.find(u32(x & 0xFFFF) >> 1);
-        const u32 start = c.below(s);
-        step(2 * start, 2 * (c.below(s + 1) - start));
+        u32 both;
+        const int s = c.find(u32(x & 0xFFFF) >> 1, both);
+        const u32 start = both & 0xFFFF;
+        step(2 * start, 2 * ((both >> 16) - start));
         c.learn(s);
         return s;
     }
