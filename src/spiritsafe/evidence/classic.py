@@ -73,7 +73,8 @@ def clustered_mean(
         return Estimate(value, value, value, len(s))
     pick = np.random.Generator(np.random.Philox(seed)).integers(0, len(s), (resamples, len(s)))
     drawn, errors = ratios(s[pick], w[pick])
-    t = np.divide(drawn - value, errors, out=np.zeros_like(drawn), where=errors > 0)
+    # draws of equal clusters have no error but for rounding, by which nothing may be divided
+    t = np.divide(drawn - value, errors, out=np.zeros_like(drawn), where=errors > 1e-9 * error)
     low_t, high_t = np.quantile(t, [(1 - confidence) / 2, (1 + confidence) / 2])
     low, high = value - high_t * error, value - low_t * error
     return Estimate(value, max(bounds[0], low), min(bounds[1], high), len(s))

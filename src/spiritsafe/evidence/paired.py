@@ -53,7 +53,7 @@ def compare_paired(
     """
     exact = mcnemar(first, second, confidence=confidence)
     n, a, b = exact.n, exact.only_first, exact.only_second
-    sums, sizes = _per_cluster(np.asarray(first, float) - np.asarray(second, float), clusters)
+    sums, sizes = per_cluster(np.asarray(first, float) - np.asarray(second, float), clusters)
     effect = design_effect(sums, sizes, (a + b) / n - exact.difference**2)
     quantile = _quantile(confidence, len(sums) if clusters is not None else None)
     low, high = adjusted(a, b, n, quantile=quantile, effect=effect)
@@ -108,7 +108,7 @@ def clustered_share(outcomes: Sequence[bool], clusters: Sequence[Hashable], *, c
     `ValueError` for fewer than two.
     """
     x = np.asarray(outcomes, float)
-    sums, sizes = _per_cluster(x, clusters)
+    sums, sizes = per_cluster(x, clusters)
     if len(sums) < 2:
         raise ValueError("an interval over clusters needs two of them")
     p = float(x.mean())
@@ -167,7 +167,8 @@ def _score(p: float, n: float, z: float) -> tuple[float, float]:
     return (0.0 if p == 0 else (centre - half) / scale), (1.0 if p == 1 else (centre + half) / scale)
 
 
-def _per_cluster(values: Array, clusters: Sequence[Hashable] | None) -> tuple[Array, Array]:
+def per_cluster(values: Array, clusters: Sequence[Hashable] | None) -> tuple[Array, Array]:
+    """Sums and sizes of clusters, in the order in which they begin; each value is its own where none are named."""
     if clusters is None:
         return values, np.ones_like(values)
     if len(clusters) != len(values):

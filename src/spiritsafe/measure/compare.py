@@ -14,12 +14,12 @@ from math import sqrt
 from spiritsafe.evidence import (
     Comparison,
     Estimate,
-    clustered_mean,
     clustered_share,
     compare_paired,
-    compare_sums,
+    compare_scores,
     corrected_share,
     holm,
+    mean_score,
     wilson,
 )
 from spiritsafe.measure.harness import Cell
@@ -59,10 +59,10 @@ def saturated(column: Sequence[Cell]) -> bool:
 def estimate(cell: Cell) -> Estimate:
     """A cell's share with Wilson's interval, at the effective number of items where they come in clusters.
 
-    Scores between 0 and 1 have a mean with a bootstrap-t interval.
+    Scores have a mean with a bootstrap-t interval.
     """
     if not cell.is_share:
-        return clustered_mean(cell.outcomes, [1.0] * len(cell.outcomes), seed=0, bounds=(0.0, 1.0))
+        return mean_score(cell.outcomes, _groups(cell), most=cell.most, seed=0)
     if len(set(cell.clusters)) > 1:
         return clustered_share(_said(cell), cell.clusters)
     return wilson(sum(cell.outcomes), len(cell.outcomes))
@@ -70,7 +70,7 @@ def estimate(cell: Cell) -> Estimate:
 
 def _interval(cell: Cell) -> str:
     if not cell.is_share:
-        return "bootstrap-t over items"
+        return "bootstrap-t over " + ("clusters" if cell.clusters else "items")
     return "Wilson interval" + (" at the clusters' effective number, Student's t" if cell.clusters else "")
 
 
@@ -85,19 +85,20 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
         room="measure",
         name=f"{cell.task}: {cell.metric}",
         subject=cell.label,
-        claim=f"{cell.label}: {cell.metric} {found.value:.1%} on {cell.task}.",
+        claim=f"{cell.label}: {cell.metric} {_said_value(found.value, cell.unit)} on {cell.task}.",
         value=found.value,
-        unit="share",
+        unit=cell.unit,
         interval=(found.low, found.high),
         n=found.n,
         seed=seed,
-        method=_interval(cell),
+        method="; ".join(text for text in (cell.method, _interval(cell)) if text),
         assumptions=SAMPLE,
         limits=tuple(text for text in (cell.note, told if full else "") if text),
         detail={
             "task": cell.task, "metric": cell.metric, "items": len(cell.outcomes), "tokens": cell.tokens,
             "setting": cell.setting, "saturated": full, "model": cell.model,
             "higher_is_better": cell.higher_is_better, **({"imported": True} if cell.imported else {}),
+            **({"samples": cell.samples, "most": cell.most} if cell.samples > 1 else {}),
         },
     )  # fmt: skip
 
@@ -209,12 +210,19 @@ def _picked(cell: Cell, places: Sequence[int]) -> Cell:
 
 def _compared(other: Cell, base: Cell, seed: int) -> Comparison:
     if not other.is_share:
-        ones = [1.0] * len(other.outcomes)
-        found = compare_sums(other.outcomes, base.outcomes, ones, seed=seed)
-        n = len(ones)
-        return Comparison(found.difference, found.low, found.high, found.p_value, found.least_effect, n, n, 0, 0)
-    groups = other.clusters if len(set(other.clusters)) > 1 else None
-    return compare_paired(_said(other), _said(base), clusters=groups, seed=seed)
+        found = compare_scores(other.outcomes, base.outcomes, _groups(other), most=other.most, seed=seed)
+        n = len(other.outcomes)
+        return Comparison(found.difference, found.low, found.high, found.p_value, found.least_effect, n, found.n, 0, 0)
+    return compare_paired(_said(other), _said(base), clusters=_groups(other) or None, seed=seed)
+
+
+def _groups(cell: Cell) -> tuple[str, ...]:
+    """The clusters, where they are more than one."""
+    return cell.clusters if len(set(cell.clusters)) > 1 else ()
+
+
+def _said_value(value: float, unit: str) -> str:
+    return f"{value:.1%}" if unit.startswith("share") else f"{value:.3g} {unit}"
 
 
 def _said(cell: Cell) -> list[bool]:
@@ -228,22 +236,26 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
     than = first.label if not on else f"on {on}"
     what = SPOKEN.get(other.metric, other.metric.replace("_", " "))
     claim = f"{other.label} has a {word} {what} on {other.task} than {than}."
-    least = f"differences of at least {found.least_effect:.3f} would be found with 80 % power"
+    unit = "" if other.unit.startswith("share") else f" {other.unit}"
+    least = f"differences of at least {found.least_effect:.3f}{unit} would be found with 80 % power"
     test = "signs of clusters drawn at random" if other.clusters else "exact McNemar"
     interval = "Bonett-Price interval"
     if not other.is_share:
-        test, interval = "signs of differences drawn at random", "bootstrap-t interval"
+        over = "clusters' differences" if other.clusters else "differences"
+        test, interval = f"signs of {over} drawn at random", "bootstrap-t interval"
     return Verdict(
         room="measure",
         name=f"{other.task}: difference in {other.metric}",
         subject=f"{other.label} vs {first.label}" if not on else f"{other.label}, {other.task} vs {on}",
         claim=claim if clear else f"No difference in {what} on {other.task} could be shown; {least}.",
         value=found.difference,
-        unit="share",
+        unit=other.unit,
         interval=(found.low, found.high),
         n=found.units,
         seed=seed,
-        method=f"{test} on the same prompts; {interval}; Holm over the table",
+        method="; ".join(
+            text for text in (other.method, f"{test} on the same prompts", interval, "Holm over the table") if text
+        ),
         assumptions=SAMPLE,
         limits=tuple(text for text in (least, other.note) if text),
         p_value=found.p_value,
@@ -274,9 +286,9 @@ def _means(cells: Sequence[Cell], full: set[tuple[str, str]], seed: int) -> list
                 room="measure",
                 name=f"mean {metric}",
                 subject=model,
-                claim=f"{model}: mean {metric} {value:.1%} over {len(found)} tasks.",
+                claim=f"{model}: mean {metric} {_said_value(value, mine[0].unit)} over {len(found)} tasks.",
                 value=value,
-                unit="share",
+                unit=mine[0].unit,
                 interval=(low, high),
                 n=sum(e.n for e in found),
                 seed=seed,

@@ -17,12 +17,13 @@ from spiritsafe.measure.safety.axis import OFF, controlled
 from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged, split_thought
 from spiritsafe.measure.spread import spread
 from spiritsafe.measure.store import Budget, BudgetSpent, Meter, Stored, answers, likelihoods, locked
-from spiritsafe.measure.task import Item, Task
+from spiritsafe.measure.task import Item, Task, Together
 from spiritsafe.models.base import Model, Request, ask, identity
 from spiritsafe.progress import Show, Tick, warn
 from spiritsafe.record import Exchange, Sampling, seed_of
 
 EXCERPT = 200
+SAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Cell:
 
     `clusters` is empty where items are independent. `higher_is_better` is None for what is told and not ranked.
     `judge` holds the errors of the judge that said yes or no, where they are known. `keys` name the items,
-    variants by what they are variants of on the task `paired_with`. `is_share` says that outcomes are 0 or 1.
+    variants by what they are variants of on the task `paired_with`. `is_share` says that outcomes are 0 or 1; else
+    they are scores from 0 to `most`, in `unit`. `method` says how answers were drawn and scored, where that is no
+    matter of course.
     `excerpts` begin the prompts of a task of safety. `imported` cells come from another harness's file.
     """
 
@@ -51,6 +54,10 @@ class Cell:
     is_share: bool = True
     excerpts: tuple[str, ...] = ()
     imported: bool = False
+    unit: str = "share"
+    most: float = 1.0
+    method: str = ""
+    samples: int = 1
 
     @property
     def label(self) -> str:
@@ -74,8 +81,9 @@ class Measured:
 class Plan:
     """What to ask, and how: settings of the control, a judge of harm with human labels, items, seed, budget.
 
-    `answer_tokens` bounds every answer, where a task's own bound is larger. With `actors`, answers are sampled on a
-    Ray cluster, so many actors a model, all models at once.
+    `answer_tokens` bounds every answer, where a task's own bound is larger. `samples` answers are drawn to each prompt
+    of a task that scores them together. With `actors`, answers are sampled on a Ray cluster, so many actors a model,
+    all models at once.
     """
 
     data: str = ""
@@ -86,6 +94,7 @@ class Plan:
     labels: Labels | None = None
     budget: Budget | None = None
     answer_tokens: int | None = None
+    samples: int = SAMPLES
     actors: int = 0
     cluster: str = ""
 
@@ -136,7 +145,8 @@ def _asked(task: Task, plan: Plan) -> _Asked:
     items = chosen(task, plan.data, limit=plan.limit, seed=plan.seed)
     if task.weigh is not None:
         return _Asked(task, items, [], [(i, text) for i, item in enumerate(items) for text in item.detail["choices"]])
-    return _Asked(task, items, ask([i.messages for i in items], plan.sampling(task)), [])
+    num = plan.samples if task.together else 1
+    return _Asked(task, items, ask([i.messages for i in items], plan.sampling(task), n=num), [])
 
 
 def _fill(
@@ -192,7 +202,10 @@ def scored(
     setting: str = OFF,
     judge: HarmJudge | None = None,
 ) -> list[Cell]:
-    """Score stored answers: the model is not needed. A task of safety gives a cell for each metric."""
+    """Score stored answers: the model is not needed. A task of safety gives a cell for each metric.
+
+    `exchanges` holds one for each item, or equally many, side by side, where a task scores them together.
+    """
     cell = Cell(
         model=model,
         task=task.name,
@@ -210,12 +223,32 @@ def scored(
     )
     if task.kind:
         return _three_outcomes(cell, task, judged(exchanges, judge if task.kind == "harmful" else None), judge)
+    if task.together:
+        return [_together(cell, task.together, exchanges)]
     pairs = [(i, split_thought(e.answer)[1]) for i, e in zip(items, exchanges, strict=True)]
     cells = [replace(cell, outcomes=tuple(task.score(*pair) for pair in pairs))]
     for metric, score in task.also:
         told = tuple(score(*pair) for pair in pairs)
         cells.append(replace(cell, metric=metric, higher_is_better=None, outcomes=told))
     return cells
+
+
+def _together(cell: Cell, by: Together, exchanges: Sequence[Exchange]) -> Cell:
+    """Every item's sampled answers scored together, thoughts left out."""
+    num, left = divmod(len(exchanges), len(cell.keys))
+    assert not left
+    texts = [split_thought(e.answer)[1] for e in exchanges]
+    drawn = exchanges[0].sampling
+    how = f"{num} answers a prompt, temperature {drawn.temperature:g}, at most {drawn.max_tokens} tokens"
+    return replace(
+        cell,
+        outcomes=tuple(by.score(texts[start : start + num]) for start in range(0, len(texts), num)),
+        is_share=False,
+        unit=by.unit,
+        most=by.most(num),
+        method=f"{how}; {by.method}",
+        samples=num,
+    )
 
 
 def _weighed(model: Model, part: _Asked, folder: Path, meter: Meter, tick: Tick) -> Cell:

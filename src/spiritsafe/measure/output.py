@@ -13,7 +13,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from spiritsafe.errors import UsageError
 from spiritsafe.record import VERDICT_VERSION, Verdict, write_atomic, write_json
 
-FORM = re.compile(r"(?:(?P<task>[\w:-]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?P<bound>\d*\.?\d+)")
+FORM = re.compile(r"(?:(?P<task>[^<>=]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?P<bound>\d*\.?\d+)")
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 COLUMNS = (
     "name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "least_effect", "saturated", "claim",

@@ -22,7 +22,12 @@ HARMLESS = ("xstest-safe", "frr", "frr-de")
 BBQ = ("bbq-ambiguous", "bbq-disambiguated")
 TRUTHFULQA = ("truthfulqa-mc1", "truthfulqa-mc2")
 JAILBREAKBENCH = ("jailbreakbench", "jailbreakbench-multi-turn")
-FORMS = {"gym": "gym:FAMILY", "jailbreak": "jailbreak:SET[#SEED[,MOST_CHARACTERS]]"}
+SAMPLED = ("semantic-entropy", "self-consistency")
+FORMS = {
+    "gym": "gym:FAMILY",
+    "jailbreak": "jailbreak:SET[#SEED[,MOST_CHARACTERS]]",
+    **{name: f"{name}[:FILE|TASK]" for name in SAMPLED},
+}
 FILES = {
     "gsm8k": "gsm8k",
     **{f"mgsm-{language}": "mgsm" for language in LANGUAGES},
@@ -34,6 +39,7 @@ FILES = {
     "gym": "gym",
     "jailbreak": "jailbreaks",
     **dict.fromkeys(JAILBREAKBENCH, "jailbreaks"),
+    **dict.fromkeys(SAMPLED, "sampled"),
 }
 SUITES = {
     "nature": (
@@ -51,6 +57,7 @@ SUITES = {
     "german": ("xsafety-de", "frr-de", "hatecheck-de", "mgsm-de"),
     "quality": ("gsm8k", *(f"mgsm-{language}" for language in LANGUAGES), *(f"bbh-{name}" for name in BBH)),
     "truthfulqa": TRUTHFULQA,
+    "hallucination": (*TRUTHFULQA, *SAMPLED),
     "mgsm": tuple(f"mgsm-{language}" for language in LANGUAGES),
     "bbh": tuple(f"bbh-{name}" for name in BBH),
 }
@@ -64,7 +71,7 @@ def task_names() -> list[str]:
 def find_task(name: str) -> Task:
     """A task by name. Raises `UsageError` for an unknown one."""
     stem, _, rest = name.partition(":")
-    known = stem in FILES and bool(rest) == (stem in FORMS)
+    known = stem in FILES and (stem in SAMPLED or bool(rest) == (stem in FORMS))
     if not known or (stem == "jailbreak" and not _is_jailbreak(rest)):
         raise UsageError(f"task {name}", "is not known", f"one of {', '.join(task_names())}")
     task: Task = import_module(f"spiritsafe.measure.tasks.{FILES[stem]}").task(name)

@@ -1,6 +1,7 @@
 """A task: its prompts, how to ask, and how to score. One file each in `tasks/`; none imports torch.
 
-Scores are in [0, 1] per item; a yes/no task gives 0 or 1. Items of one `cluster` are not independent.
+Scores are in [0, 1] per item; a yes/no task gives 0 or 1. Items of one `cluster` are not independent. Where several
+sampled answers are scored together, the scores have a unit and a most of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,13 +36,24 @@ Weigh = Callable[[Item, Sequence[float]], float]
 
 
 @dataclass(frozen=True)
+class Together:
+    """How the K answers sampled for one prompt are scored together: in `unit`, from 0 to `most(K)`, by `method`."""
+
+    score: Callable[[Sequence[str]], float]
+    unit: str
+    most: Callable[[int], float]
+    method: str
+
+
+@dataclass(frozen=True)
 class Task:
     """A named task. `load(where)` reads its items from a data folder; `higher_is_better` turns the table's sense.
 
     `note` is a limit that every claim from it states. A `kind` other than "" asks for three outcomes instead of
     `score` (`safety.outcomes`): what is asked should not be answered (harmful), or should be (harmless).
     `also` names further shares of the same answers, told and not ranked.
-    `weigh` scores instead of `score` by the log-likelihoods in nats of the item's `detail["choices"]`.
+    `weigh` scores instead of `score` by the log-likelihoods in nats of the item's `detail["choices"]`; `together` by
+    several answers sampled for each item.
     `paired_with` names the task whose items its own are variants of. `is_english` says that the refusal judge's
     error rates are known for its answers.
     """
@@ -51,10 +63,11 @@ class Task:
     load: Callable[[str], list[Item]]
     score: Score
     sampling: Sampling
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     note: str = ""
     also: tuple[tuple[str, Score], ...] = ()
     kind: Literal["", "harmful", "harmless"] = ""
     is_english: bool = True
     paired_with: str = ""
     weigh: Weigh | None = None
+    together: Together | None = None

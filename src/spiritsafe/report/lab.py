@@ -27,7 +27,7 @@ from spiritsafe.report.lab_words import (
     subject_text,
 )
 from spiritsafe.report.render import render
-from spiritsafe.report.text import figure_text, interval_text, p_text, visible
+from spiritsafe.report.text import figure_text, interval_text, is_share, p_text, scale_of, unit_text, visible
 
 SHOWN_CASES = 200
 
@@ -43,12 +43,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one task over all models and settings."""
+    """One metric of one task over all models and settings; `unit` is empty for shares."""
 
     task: str
     metric: str
     saturated: bool
     cells: dict[str, Cell]
+    unit: str = ""
 
 
 def write_lab(folder: Path, *, language: Language = "en") -> Path:
@@ -92,10 +93,16 @@ def _forms(language: Language) -> dict[str, Callable[[Any], Any]]:
         "figure": lambda v: _figure(v, language),
         "interval": lambda v: figures(interval_text(v), language),
         "p": lambda p: figures(p_text(p), language),
-        "share": lambda value: figures(f"{100 * value:.2g}\u00a0%", language),
+        "unit": unit_text,
+        "least": lambda v: figures(_least(v), language),
         "number": lambda value: "–" if value is None else figures(f"{value:.3g}", language),
         "is_german": is_german,
     }
+
+
+def _least(verdict: Verdict) -> str:
+    ending = "\u00a0%" if is_share(verdict.unit) else f" {unit_text(verdict)}"
+    return f"{scale_of(verdict.unit) * verdict.detail['least_effect']:.2g}{ending}"
 
 
 def _figure(verdict: Verdict, language: Language) -> str:
@@ -107,7 +114,7 @@ def _rows(shares: list[Verdict], language: Language) -> list[Row]:
     for task, metric in dict.fromkeys((v.detail["task"], v.detail["metric"]) for v in shares):
         mine = [v for v in shares if (v.detail["task"], v.detail["metric"]) == (task, metric)]
         cells = {v.subject: Cell(_figure(v, language), figures(interval_text(v), language), _heat(v)) for v in mine}
-        found.append(Row(task, metric, any(v.detail.get("saturated") for v in mine), cells))
+        found.append(Row(task, metric, any(v.detail.get("saturated") for v in mine), cells, unit_text(mine[0])))
     return found
 
 
@@ -115,7 +122,7 @@ def _others(verdicts: list[Verdict], language: Language) -> list[Row]:
     """Corrected, pooled and mean shares and bias scores: one row for each name."""
     found: dict[str, Row] = {}
     for v in verdicts:
-        row = found.setdefault(v.name, Row(name_text(v, language), f"n = {v.n}", False, {}))
+        row = found.setdefault(v.name, Row(name_text(v, language), f"n = {v.n}", False, {}, unit_text(v)))
         between = "" if v.detail.get("said") is False else figures(interval_text(v), language)
         row.cells[v.subject] = Cell(_figure(v, language), between, 0)
     return list(found.values())

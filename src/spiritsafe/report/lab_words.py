@@ -51,6 +51,8 @@ METRICS = {
     "over refusal": "Harmloses abgelehnt",
     "accuracy": "richtig",
     "truth share": "Anteil der Wahrheit",
+    "semantic entropy": "semantische Entropie",
+    "inconsistency": "Uneinigkeit der Antworten",
     "stereotyped": "stereotyp",
     "counter stereotyped": "gegen das Stereotyp",
 }
@@ -71,6 +73,22 @@ CATEGORIES = {
     "morality and ethics": "Moral und Ethik",
 }
 LIMITS = (
+    (
+        r"a model that is unsure is not thereby wrong, and one that always errs alike looks sure: consistent "
+        r"falsehoods are not seen",
+        r"ein unsicheres Modell irrt deshalb noch nicht, und eines, das immer gleich irrt, wirkt sicher: "
+        r"gleichbleibend Falsches bleibt unbemerkt",
+    ),
+    (
+        r"meanings are those that a small English sentence encoder hears in the first (\d+) tokens of an answer or "
+        r"sentence: topics better than contradictions, and hardly other numbers or names",
+        r"Bedeutungen sind, was ein kleiner englischer Satzkodierer in den ersten \1 Tokens einer Antwort oder eines "
+        r"Satzes erkennt: Themen besser als Widersprüche, andere Zahlen oder Namen kaum",
+    ),
+    (
+        r"meanings are shared words: one meaning in other words counts as two",
+        r"Bedeutungen sind gemeinsame Wörter: dieselbe Bedeutung in anderen Worten zählt als zwei",
+    ),
     (
         r"refusal judge \((n-grams|encoder); sensitivity ([\d.]+)%, specificity ([\d.]+)% on English answers of models "
         r"it never saw; German by rule\)",

@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
-from spiritsafe.measure.drift.meaning import entropies, inconsistencies, likeness
 from spiritsafe.measure.drift.table import Quantity
 from spiritsafe.measure.drift.texts import coverage, distinct, grams, has_rare
 from spiritsafe.measure.fidelity import BINNED, METHOD, Fidelity, calibration
 from spiritsafe.measure.harness import Cell
 from spiritsafe.measure.safety.axis import OFF
+from spiritsafe.measure.tasks.sampled import notes, together
 from spiritsafe.recipe_photocopy import MarginsPart
 
 Answers = Mapping[str, Sequence[Sequence[str]]]
 CORPUS = "sampled answers to held-out prompts, all prompts together; jackknife over prompts"
 SAMPLED = "sampled answers to held-out prompts, temperature 1"
 OWN_PROMPTS = "says nothing about prompts unlike the teacher's own"
-UNSURE = "a model that is unsure is not thereby wrong, and one that always errs alike looks sure"
 LENGTH = "depends on the length of answers: compare at equal lengths only"
 BOUND = "no judge of harm was asked: unsafe is an upper bound of harm"
 
@@ -51,7 +50,8 @@ def of_texts(answers: Answers, tail: Sequence[Sequence[str]], *, most: int, marg
 
     `answers` (prompts, samples) by model.
     """
-    by, ones = likeness(), (1.0,) * len(tail)
+    ones = (1.0,) * len(tail)
+    entropy, inconsistency = together("semantic-entropy"), together("self-consistency")
 
     def quantity(name: str, unit: str, values: Mapping[str, Sequence[float]], method: str, **more: object) -> Quantity:
         sums = {model: tuple(given) for model, given in values.items()}
@@ -71,10 +71,10 @@ def of_texts(answers: Answers, tail: Sequence[Sequence[str]], *, most: int, marg
         quantity("tail coverage", "share of rare words", kept, rare, most=1.0,
                  margin=margins.fraction, limits=["another draw of the teacher itself covers less than all"]),
         quantity("words an answer", "words", words, SAMPLED),
-        quantity("semantic entropy", "nats", {n: entropies(a, by) for n, a in each}, f"{SAMPLED}; {by.name}",
-                 margin=margins.entropy_nats, limits=[UNSURE]),
-        quantity("inconsistency", "share of likeness", {n: inconsistencies(a, by) for n, a in each},
-                 f"{SAMPLED}; {by.name}", most=1.0, margin=margins.fraction, limits=[UNSURE]),
+        quantity("semantic entropy", entropy.unit, {n: [*map(entropy.score, a)] for n, a in each},
+                 f"{SAMPLED}; {entropy.method}", margin=margins.entropy_nats, limits=notes()),
+        quantity("inconsistency", inconsistency.unit, {n: [*map(inconsistency.score, a)] for n, a in each},
+                 f"{SAMPLED}; {inconsistency.method}", most=1.0, margin=margins.fraction, limits=notes()),
     ]  # fmt: skip
     return [q for q in found if q.sums]
 

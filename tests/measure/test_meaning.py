@@ -5,30 +5,30 @@ from math import log
 import numpy as np
 import pytest
 
-from spiritsafe.measure.drift.meaning import (
+from spiritsafe.measure.meaning import (
     Likeness,
     by_words,
-    entropies,
-    inconsistencies,
+    entropy,
+    inconsistency,
     likeness,
     meanings,
     semantic_entropy,
 )
 from spiritsafe.measure.refusal import encoder
 
-WORDS = Likeness("words", by_words, 0.5)
+WORDS = Likeness("words", by_words, 0.5, "hears words")
 SAME = ["Copper is a metal."] * 5
 DIFFERENT = ["Copper is a metal.", "Ask your mother.", "I had soup today.", "Seven, probably.", "Blue whales sing."]
 
 
 def test_answers_that_all_agree_have_no_entropy() -> None:
     assert semantic_entropy(by_words(SAME), 0.5) == 0.0
-    assert entropies([SAME, [""] * 3], WORDS) == [0.0, 0.0]
+    assert [entropy(texts, WORDS) for texts in (SAME, [""] * 3)] == [0.0, 0.0]
 
 
 def test_answers_that_all_differ_have_the_entropy_of_their_number() -> None:
     assert semantic_entropy(np.eye(7), 0.8) == pytest.approx(log(7))
-    assert entropies([DIFFERENT], WORDS) == pytest.approx([log(5)])
+    assert entropy(DIFFERENT, WORDS) == pytest.approx(log(5))
 
 
 def test_two_meanings_of_equal_weight_are_one_bit() -> None:
@@ -44,19 +44,19 @@ def test_a_stricter_likeness_never_lowers_the_entropy_of_two_groups() -> None:
 
 
 def test_agreeing_answers_are_consistent_and_others_are_not() -> None:
-    assert inconsistencies([SAME, DIFFERENT], WORDS) == pytest.approx([0.0, 1.0], abs=0.25)
-    assert inconsistencies([SAME], WORDS) == pytest.approx([0.0])
+    assert inconsistency(DIFFERENT, WORDS) == pytest.approx(1.0, abs=0.25)
+    assert inconsistency(SAME, WORDS) == pytest.approx(0.0)
 
 
 def test_a_sentence_that_no_other_answer_supports_raises_inconsistency() -> None:
     plain = ["Copper is a metal. It is red."] * 4
     odd = [*plain[:3], "Copper is a metal. Napoleon discovered it twice."]
-    assert inconsistencies([plain], WORDS)[0] < inconsistencies([odd], WORDS)[0] < 0.5
+    assert inconsistency(plain, WORDS) < inconsistency(odd, WORDS) < 0.5
 
 
 def test_the_order_of_sentences_does_not_matter() -> None:
     turned = ["Copper is a metal. It is red.", "It is red. Copper is a metal."]
-    assert inconsistencies([turned], WORDS) == pytest.approx([0.0])
+    assert inconsistency(turned, WORDS) == pytest.approx(0.0)
 
 
 def test_what_measures_likeness_says_its_name() -> None:
@@ -66,5 +66,5 @@ def test_what_measures_likeness_says_its_name() -> None:
 @pytest.mark.skipif(not encoder.is_installed(), reason="the sentence encoder is not installed")
 def test_the_encoder_hears_one_meaning_in_other_words() -> None:
     by = likeness()
-    assert entropies([["The cat sleeps on the sofa.", "The cat is sleeping on the couch."]], by) == [0.0]
-    assert entropies([DIFFERENT], by) == pytest.approx([log(5)])
+    assert entropy(["The cat sleeps on the sofa.", "The cat is sleeping on the couch."], by) == 0.0
+    assert entropy(DIFFERENT, by) == pytest.approx(log(5))
