@@ -82,5 +82,8 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, said: str) -> None:
 
 def test_a_file_without_a_prompt_to_learn_from_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"has no prompt to learn from \(0 held out\)"):
+    with pytest.raises(DataError, match="holds no prompt"):
         read(tmp_path / "p.txt")
+    (tmp_path / "p.txt").write_text("one\ntwo\n")
+    with pytest.raises(DataError, match=r"has no prompt to learn from \(2 held out\)"):
+        read(tmp_path / "p.txt", share=1.0)
