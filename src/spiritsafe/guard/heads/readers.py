@@ -22,6 +22,7 @@ HARMLESS = {"harmful": False, "injection": False, "abusive": False}
 HARMFUL = {"harmful": True, "injection": False}
 SOUNDS_HARMLESS = ("spc_",)  # asks for advice that an expert should give: no harm in the words
 MOST_OF_A_LINE = 40
+SHORTEST_CALL, MOST_CALLS = 15, 1500
 PLACE = re.compile(r"\{\{\s*prompt\s*\}\}")
 
 
@@ -218,6 +219,20 @@ def bbh(paths: Sequence[Path]) -> list[Row]:
     return [Row(row["input"], HARMLESS) for path in paths for row in json.loads(path.read_text("utf-8"))["examples"]]
 
 
+def toxic_beginnings(paths: Sequence[Path]) -> list[Row]:
+    """Beginnings of sentences from the web that score high for insult, threat, identity attack or sexual content."""
+    found = {line.strip(): None for path in paths for line in path.read_text("utf-8").splitlines()}
+    return [Row(text, {"abusive": True}) for text in found if text]
+
+
+def function_calls(paths: Sequence[Path]) -> list[Row]:
+    """What users ask of assistants with tools, in several languages: some of all, by their hash."""
+    turns = (turn for path in paths for line in path.read_text("utf-8").splitlines() for turn in _turns(line))
+    asked = {turn["content"]: None for turn in turns if turn["role"] == "user"}
+    some = sorted((text for text in asked if len(text) > SHORTEST_CALL), key=seed_of)[:MOST_CALLS]
+    return [Row(text, HARMLESS, "") for text in some]
+
+
 def jailbreakbench(paths: Sequence[Path]) -> list[Row]:
     """Attacks that were made, whether they worked or not."""
     found = [row["prompt"] for path in paths for row in json.loads(path.read_text("utf-8"))["jailbreaks"]]
@@ -249,6 +264,10 @@ def wheel_paths(rest: str) -> list[Path]:
     """The files of a wheel's folder that a set is made of."""
     suffix = {"templates": ".yaml", "donotanswer": ".jsonl"}.get(Path(rest).name, ".yml")
     return pypi_folder(rest.rstrip("/"), suffix)
+
+
+def _turns(line: str) -> list[dict[str, str]]:
+    return [turn for turns in json.loads(line)["question"] for turn in turns]
 
 
 def _template(path: Path) -> str:

