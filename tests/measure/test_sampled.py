@@ -46,8 +46,7 @@ def test_a_model_that_always_says_the_same_is_sure_and_one_that_never_does_is_no
     verdicts = table_verdicts(cells, seed=0)
     apart = next(v for v in verdicts if v.name.endswith("difference in semantic_entropy"))
     assert apart.value == pytest.approx(sum(other.outcomes) / len(PROMPTS))
-    assert apart.interval is not None
-    assert apart.interval[0] > 0
+    assert min(apart.interval or [0.0]) > 0
     assert apart.n == len(PROMPTS)
     assert all(any("consistent falsehoods" in limit for limit in v.limits) for v in verdicts)
 
