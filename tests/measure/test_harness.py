@@ -21,6 +21,7 @@ from spiritsafe.measure.store import Budget, BudgetSpent, Meter
 from spiritsafe.measure.tasks.numbers import number
 from spiritsafe.models import ask, open_model, user
 from spiritsafe.record import Exchange, Sampling, Usage, read_jsonl
+from tests.measure.conftest import Muted
 
 RUN = """
 import sys
@@ -70,19 +71,11 @@ def test_killed_at_25_points_it_reports_the_same_and_generates_nothing_twice(dat
     assert len(ids) == len(set(ids)) == 300
 
 
-def test_stored_answers_are_scored_without_the_model(data: str, tmp_path: Path) -> None:
+def test_stored_answers_are_scored_without_the_model(data: str, tmp_path: Path, muted: Muted) -> None:
     model, task = open_model("fake:echo"), find_task("gsm8k")
     first = measure([model], [task], tmp_path / "out", Plan(data=data)).cells
 
-    class Mute:
-        address, digest = model.address, model.digest
-
-        def generate(self, requests: object, **_: object) -> list[Exchange]:
-            raise AssertionError("asked again")
-
-        score = model.score
-
-    assert measure([Mute()], [task], tmp_path / "out", Plan(data=data)).cells == first
+    assert measure([muted(model)], [task], tmp_path / "out", Plan(data=data)).cells == first
     assert sum(first[0].outcomes) == 75
 
 

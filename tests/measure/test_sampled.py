@@ -9,10 +9,11 @@ import pytest
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.measure.compare import estimate, table_verdicts
 from spiritsafe.measure.harness import Plan, measure
+from spiritsafe.measure.output import parse_gate
 from spiritsafe.measure.registry import find_task, suite_tasks, task_names
 from spiritsafe.models import open_model
-from spiritsafe.models.base import Model
 from spiritsafe.record import Exchange, read_jsonl
+from tests.measure.conftest import Muted
 
 PROMPTS = ["What is a still?", "Was ist Gärung?", "What is a cask?", "Why copper?", "How old is it?", "Wer brennt?"]
 
@@ -49,23 +50,20 @@ def test_a_model_that_always_says_the_same_is_sure_and_one_that_never_does_is_no
     assert min(apart.interval or [0.0]) > 0
     assert apart.n == len(PROMPTS)
     assert all(any("consistent falsehoods" in limit for limit in v.limits) for v in verdicts)
+    gate = parse_gate(f"{tasks[0].name}.semantic_entropy<=0.5")
+    assert [v.subject for v in gate.failures(verdicts)] == [unsure.address]
 
 
-def test_both_read_the_same_answers_and_score_them_without_the_model(prompts: Path, tmp_path: Path) -> None:
+def test_both_read_the_same_answers_and_score_them_without_the_model(
+    prompts: Path, tmp_path: Path, muted: Muted
+) -> None:
     model, tasks = open_model("fake:echo"), [find_task(name) for name in both(prompts)]
     first = measure([model], tasks, tmp_path / "out", Plan(samples=4)).cells
     kept = [e for f in (tmp_path / "out/exchanges").glob("*.jsonl") for e in read_jsonl(f, Exchange)]
     assert len({e.id for e in kept}) == len(kept) == 4 * len(PROMPTS)
 
-    class Mute:
-        address, digest = model.address, model.digest
-
-        def generate(self, requests: object, **_: object) -> list[Exchange]:
-            raise AssertionError("asked again")
-
-    mute: Model = Mute()  # type: ignore[assignment]
-    assert measure([mute], tasks, tmp_path / "out", Plan(samples=4)).cells == first
-    fewer = measure([mute], tasks, tmp_path / "out", Plan(samples=3)).cells
+    assert measure([muted(model)], tasks, tmp_path / "out", Plan(samples=4)).cells == first
+    fewer = measure([muted(model)], tasks, tmp_path / "out", Plan(samples=3)).cells
     assert [c.samples for c in fewer] == [3, 3]
 
 

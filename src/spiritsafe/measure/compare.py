@@ -34,6 +34,7 @@ SPOKEN = {
     "over_refusal": "share of harmless prompts refused",
 }
 SAMPLE = ("prompts are a sample of their set",)
+WIDENED = "where few differ widened by what was missed (Clopper-Pearson)"
 
 
 def table_verdicts(cells: Sequence[Cell], *, seed: int) -> list[Verdict]:
@@ -63,14 +64,14 @@ def estimate(cell: Cell) -> Estimate:
     """
     if not cell.is_share:
         return mean_score(cell.outcomes, _groups(cell), most=cell.most, seed=0)
-    if len(set(cell.clusters)) > 1:
-        return clustered_share(_said(cell), cell.clusters)
+    if groups := _groups(cell):
+        return clustered_share(_said(cell), groups)
     return wilson(sum(cell.outcomes), len(cell.outcomes))
 
 
 def _interval(cell: Cell) -> str:
     if not cell.is_share:
-        return "bootstrap-t over " + ("clusters" if cell.clusters else "items")
+        return f"bootstrap-t over {'clusters' if cell.clusters else 'items'}, {WIDENED}"
     return "Wilson interval" + (" at the clusters' effective number, Student's t" if cell.clusters else "")
 
 
@@ -242,7 +243,7 @@ def _difference(first: Cell, other: Cell, found: Comparison, p_adjusted: float, 
     interval = "Bonett-Price interval"
     if not other.is_share:
         over = "clusters' differences" if other.clusters else "differences"
-        test, interval = f"signs of {over} drawn at random", "bootstrap-t interval"
+        test, interval = f"signs of {over} drawn at random", f"bootstrap-t interval, {WIDENED}"
     return Verdict(
         room="measure",
         name=f"{other.task}: difference in {other.metric}",
