@@ -4,7 +4,7 @@ Joules come from the processor's own counter (RAPL) where it can be read, else t
 times the recipe's assumed watts, and marked as an estimate. Money is wall time at the recipe's rate.
 """
 
-import os
+import resource
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -75,8 +75,9 @@ def summary(entries: Sequence[Mapping[str, Any]], rates: LedgerPart) -> dict[str
 
 
 def _cpu_s() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    """Of this process and the children it waited for; `os.times` would count in ticks of 10 ms."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def _read_joules() -> float | None:
