@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiritsafe.guard.heads.heads import Heads, open_heads
-from spiritsafe.guard.heads.language import is_english
+from spiritsafe.guard.heads.language import tongue_of
 from spiritsafe.guard.heads.second import Second
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
 from spiritsafe.guard.normal import normalise
@@ -150,7 +150,7 @@ class _Heads:
     def _with_encoder(
         self, opened: Heads, encoder: Second, text: str, texts: Sequence[str], firsts: NDArray[np.float32]
     ) -> tuple[list[Finding], Literal["linear", "encoder"]]:
-        tongue: Literal["english", "other"] = "english" if is_english(texts[0]) else "other"
+        tongue = tongue_of(texts[0])
         first, second = firsts.tolist(), opened.by_encoder
         found = self._above("linear", "limit", first, [name for name in self.heads if name not in second])
         clear = all(

@@ -7,8 +7,8 @@ from typing import Any
 WIDTH = 120
 FLAGS = (
     "A first-stage score of at least `limit` flags; where `harmful` flags, so does one of at least `beside`. "
-    "A second-stage score of at least `english` or `other` flags. The second stage is asked of English texts "
-    "only where a first-stage score is at least `clear`, and of all other texts."
+    "A second-stage score of at least `english`, `german` or `other` flags, by the text's tongue. The second stage is "
+    "asked of English texts only where a first-stage score is at least `clear`, and of all other texts."
 )
 FIGURES = (
     "Held-out half: other rows of the set were learnt from. Zero-shot: heads and limits knew no row of the set. "

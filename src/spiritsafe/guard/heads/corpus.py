@@ -44,6 +44,12 @@ class Corpus:
         """Which rows are of each set."""
         return {str(name): self.source == name for name in dict.fromkeys(self.source.tolist())}
 
+    @cached_property
+    def groups(self) -> Ints:
+        """A number for each row, the same for rows of one group: translations, fillings of one template."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(row.group or row.text, len(numbers)) for row in self.rows])
+
     def says(self, head: str) -> Ints:
         """1 yes, 0 no, -1 not said, for each row."""
         return np.array([int(row.says.get(head, -1)) for row in self.rows])

@@ -143,13 +143,15 @@ def flagged_by_encoder(
     unclear = np.any([head.scores >= head.clear for name, head in heads.items() if name not in FIRST_ONLY], axis=0)
     for tongue, sample in (("english", samples.english), ("other", samples.other)):
         scores = second_scores(fit.second, sample, firsts, english=tongue == "english")
-        own = ~sample.is_english if tongue == "other" else unclear[sample.rows]
-        shown[sample.rows[sample.is_english == (tongue == "english")]] = True
+        english = sample.tongues == "english"
+        own = unclear[sample.rows] if tongue == "english" else ~english
+        shown[sample.rows[english == (tongue == "english")]] = True
         for column, name in enumerate(heads):
             if name in FIRST_ONLY:
                 flags[name] = flagged(heads)[name]
                 continue
-            flags[name][sample.rows[own]] = scores[own, column] >= fit.limits[tongue][name]
+            limits = np.array([fit.limits[each][name] for each in sample.tongues])
+            flags[name][sample.rows[own]] = (scores[:, column] >= limits)[own]
     return flags, shown
 
 
@@ -224,7 +226,7 @@ def _card(
         name: {"limit": head.limit, "clear": round(head.clear, 4)}
         | ({"beside": head.beside} if head.beside is not None else {})
         | (
-            {tongue: second.limits[tongue][name] for tongue in ("english", "other")}
+            {tongue: limits[name] for tongue, limits in second.limits.items()}
             if second and name not in FIRST_ONLY
             else {}
         )

@@ -28,7 +28,7 @@ Stamp = tuple[tuple[int, int], ...]
 class Heads:
     """Heads by name, in the order of the weights' columns. `linear` and `offsets` (H) give scores.
 
-    `limits` has by head the card's: of the first stage (`limit`, `clear`, `beside`) and second (`english`, `other`).
+    `limits` has by head the card's: of the first stage (`limit`, `clear`, `beside`) and second (by tongue).
     """
 
     names: tuple[str, ...]

@@ -19,6 +19,11 @@ from spiritsafe.models.pypi import pypi_folder
 from spiritsafe.record import seed_of
 
 HARMLESS = {"harmful": False, "injection": False, "abusive": False}
+TONGUES = {  # of chatterbot-corpus, and their codes
+    "chinese": "zh", "dutch": "nl", "english": "en", "french": "fr", "german": "de", "hindi": "hi", "italian": "it",
+    "japanese": "ja", "korean": "ko", "persian": "fa", "portuguese": "pt", "russian": "ru", "spanish": "es",
+    "turkish": "tr", "ukrainian": "uk",
+}  # fmt: skip
 HARMFUL = {"harmful": True, "injection": False}
 SOUNDS_HARMLESS = ("spc_",)  # asks for advice that an expert should give: no harm in the words
 MOST_OF_A_LINE = 40
@@ -166,8 +171,8 @@ def home_assistant(paths: Sequence[Path]) -> list[Row]:
         held = json.loads(path.read_text("utf-8"))
         for text in _sentences(held["intents"]):
             said = _one_of(text, held["expansion_rules"])
-            if len(said.split()) > 2:
-                rows.append(Row(said, HARMLESS, path.stem))
+            if _is_long(said, words=3):
+                rows.append(Row(said, HARMLESS, path.stem[:2]))
     return rows
 
 
@@ -176,9 +181,14 @@ def chatterbot(paths: Sequence[Path]) -> list[Row]:
     rows = []
     for path in paths:
         turns = {str(turn) for talk in _yaml(path)["conversations"] for turn in talk}
-        lang = "de" if path.parent.name == "german" else "en"
-        rows += [Row(turn, HARMLESS, lang) for turn in sorted(turns) if len(turn.split()) > 3]
+        lang = TONGUES[path.parent.name]
+        rows += [Row(turn, HARMLESS, lang) for turn in sorted(turns) if _is_long(turn, words=4)]
     return rows
+
+
+def _is_long(text: str, *, words: int) -> bool:
+    """Whether a text has as many words, or as many letters where a language writes no blanks."""
+    return len(text.split()) >= words or (not text.isascii() and " " not in text.strip() and len(text) >= 3 * words)
 
 
 def ordinary(paths: Sequence[Path]) -> list[Row]:

@@ -15,38 +15,39 @@ from numpy.typing import NDArray
 from spiritsafe.cache import cache_dir
 from spiritsafe.errors import writing
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
-from spiritsafe.guard.heads.language import is_english
+from spiritsafe.guard.heads.language import tongue_of
 from spiritsafe.guard.heads.second import vectors
 from spiritsafe.guard.normal import normalise
 from spiritsafe.record import digest_of
 
-CAP, CAP_OTHER, TEACHING = 1500, 500, 300
+CAP, CAP_OTHER, TEACHING = 1500, 1500, 300
 CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows (M) of a corpus that one encoder reads, by number, with its vectors (M, 384) and whether each is English."""
+    """Rows (M) of a corpus that one encoder reads, by number, with its vectors (M, 384) and the tongue of each."""
 
     rows: Ints
     vectors: Array
-    is_english: Bools
+    tongues: NDArray[np.str_]
 
 
 def sample_of(corpus: Corpus, *, english: bool) -> Sample:
     """The English rows for the English encoder; for the other one the rest, and English ones that teach it."""
-    tongue = np.array([is_english(text) for text in corpus.texts])
+    tongues = np.array([tongue_of(text) for text in corpus.texts])
+    is_english = tongues == "english"
     ranks = np.array([int(hashlib.sha256(row.text.encode()).hexdigest()[:12], 16) for row in corpus.rows])
     picked: list[NDArray[np.int64]] = []
     for mask in corpus.of_set.values():
         for part in (corpus.learnt, corpus.held):
             own = mask & part
-            picked.append(_some(own & (tongue == english), corpus, ranks, CAP if english else CAP_OTHER))
+            picked.append(_some(own & (is_english == english), corpus, ranks, CAP if english else CAP_OTHER))
             if not english and part is corpus.learnt:
-                picked.append(_some(own & tongue, corpus, ranks, TEACHING))
+                picked.append(_some(own & is_english, corpus, ranks, TEACHING))
     rows = np.sort(np.concatenate(picked))
     texts = [normalise(corpus.rows[i].text) for i in rows]
-    return Sample(rows, _kept(texts, english=english), tongue[rows])
+    return Sample(rows, _kept(texts, english=english), tongues[rows])
 
 
 def _some(own: Bools, corpus: Corpus, ranks: Ints, cap: int) -> Ints:

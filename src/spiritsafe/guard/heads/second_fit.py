@@ -4,14 +4,15 @@ A head is fitted to the vectors alone and then scaled, so that its scores spread
 to both at once, it would trust n-grams that know the sets learnt from, and find less of a set never seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.dual import separated
-from spiritsafe.guard.heads.limits import choose
+from spiritsafe.guard.heads.language import Tongue
+from spiritsafe.guard.heads.limits import FOREIGN, choose
 from spiritsafe.guard.heads.linear import row_weights
 from spiritsafe.guard.heads.sample import Sample
 from spiritsafe.guard.heads.second import Second, joined
@@ -32,44 +33,56 @@ class Firsts:
 
 @dataclass(frozen=True)
 class SecondFit:
-    """The second stage with its limits, for English and for the rest, by head."""
+    """The second stage with its limits by tongue and head."""
 
     second: Second
-    limits: Mapping[str, Mapping[str, float]]
+    limits: Mapping[Tongue, Mapping[str, float]]
 
 
 def fit_second(corpus: Corpus, english: Sample, other: Sample, firsts: Firsts, rows: Bools) -> SecondFit:
     """Both encoders' heads from those of the rows (N) that the samples hold."""
-    ours, limits = _heads(corpus, english, firsts, rows)
-    theirs, other_limits = _heads(corpus, other, firsts, rows)
-    return SecondFit(Second(ours, theirs), {"english": limits, "other": other_limits})
+    ours, limits = _heads(corpus, english, firsts, rows, ("english",))
+    theirs, more = _heads(corpus, other, firsts, rows, ("german", "other"))
+    return SecondFit(Second(ours, theirs), {**limits, **more})
 
 
-def _heads(corpus: Corpus, sample: Sample, firsts: Firsts, rows: Bools) -> tuple[Array, dict[str, float]]:
+def _heads(
+    corpus: Corpus, sample: Sample, firsts: Firsts, rows: Bools, tongues: Sequence[Tongue]
+) -> tuple[Array, dict[Tongue, dict[str, float]]]:
+    """Weights from all rows of the sample, and limits for each of the tongues from the rows in it."""
     vectors_MD = sample.vectors
-    weights, limits = np.zeros((vectors_MD.shape[1] + 1, len(firsts.names))), {}
+    weights, limits = np.zeros((vectors_MD.shape[1] + 1, len(firsts.names))), {t: dict[str, float]() for t in tongues}
     weights[-1] = NEVER
     for column, head in enumerate(firsts.names):
         says = corpus.says(head)
-        known = np.zeros(len(rows), bool)
-        known[sample.rows] = True
-        known &= rows & (says >= 0)
-        limits[head] = 0.0
+        known = _only(sample.rows, np.ones(len(sample.rows), bool), rows & (says >= 0))
         if head in FIRST_ONLY or not {0, 1} <= set(says[known].tolist()):
+            for found in limits.values():
+                found[head] = 0.0
             continue
         pulls, own = row_weights(corpus, known, says.astype(float)), known[sample.rows]
         first_M = firsts.scores[sample.rows, column]
         crossed_M = np.full(len(own), np.nan)
         for part in np.unique(corpus.parts):
             out = corpus.parts[sample.rows] == part
-            found = _fit(sample, says, pulls, own & ~out)
-            crossed_M[own & out] = vectors_MD[own & out] @ found[:-1] + found[-1]
+            part_weights = _fit(sample, says, pulls, own & ~out)
+            crossed_M[own & out] = vectors_MD[own & out] @ part_weights[:-1] + part_weights[-1]
         scale = first_M[own].std() / crossed_M[own].std()
         scores = np.full(len(rows), np.nan)
         scores[sample.rows] = (first_M + scale * crossed_M) / 2
-        limits[head] = choose(corpus, head, scores, known)
+        for tongue, found in limits.items():
+            budget = FOREIGN if head == "harmful" and tongue != "english" else None
+            own_tongue = _only(sample.rows, sample.tongues == tongue, known)
+            found[head] = choose(corpus, head, scores, own_tongue, budget)
         weights[:, column] = scale * _fit(sample, says, pulls, own)
     return weights.astype(np.float16).astype(float), limits
+
+
+def _only(numbers_M: Ints, picked_M: Bools, rows: Bools) -> Bools:
+    """Of the rows (N), those that a sample holds and picks."""
+    found = np.zeros(len(rows), bool)
+    found[numbers_M[picked_M]] = True
+    return found & rows
 
 
 def _fit(sample: Sample, says: Ints, pulls: Array, own: Bools) -> Array:

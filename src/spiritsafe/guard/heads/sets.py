@@ -75,6 +75,7 @@ BBH = (
     "sports_understanding",
 )  # fmt: skip
 TOXIC = ("identity_attack", "insult", "severe_toxicity", "sexually_explicit", "threat")
+HOUSES = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "nl", "pl", "pt", "ru", "sv", "tr", "uk", "zh-CN")
 CALLS = (
     "irrelevance", "live_irrelevance", "live_multiple", "live_parallel", "live_parallel_multiple", "live_relevance",
     "live_simple", "multiple", "parallel", "parallel_multiple", "simple_java", "simple_javascript", "simple_python",
@@ -160,8 +161,7 @@ SETS = {
             "home-assistant",
             "Apache-2.0",
             tuple(
-                f"pypi:home-assistant-intents==2026.10.27/home_assistant_intents/data/{lang}.json"
-                for lang in ("de", "en")
+                f"pypi:home-assistant-intents==2026.10.27/home_assistant_intents/data/{lang}.json" for lang in HOUSES
             ),
             readers.home_assistant,
             "none",
@@ -169,10 +169,7 @@ SETS = {
         DataSet(
             "chatterbot",
             "BSD-3-Clause",
-            (
-                "pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/german/",
-                "pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/english/",
-            ),
+            tuple(f"pypi:chatterbot-corpus==1.3.3/chatterbot_corpus/data/{tongue}/" for tongue in readers.TONGUES),
             readers.chatterbot,
             "half",
         ),
