@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from spiritsafe.guard.heads import readers
 
 
@@ -25,3 +27,21 @@ def test_of_calls_of_tools_only_what_users_ask_is_read_and_not_more_than_some(tm
     assert all(text.startswith("Book a table") for text in texts)
     assert all(row.says == readers.HARMLESS for row in rows)
     assert [row.text for row in readers.function_calls([tmp_path / "calls.json"])] == texts
+
+
+@pytest.mark.parametrize(
+    ("text", "is_long"),
+    [
+        ("Apri la finestra in cucina", True),
+        ("Apri la finestra", False),
+        ("窓を開けてください、暑いから", True),
+        ("窓を開けて", False),
+        ("Donaudampfschifffahrt", False),
+    ],
+)
+def test_small_talk_is_read_where_it_is_a_sentence(text: str, is_long: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "italian"
+    folder.mkdir()
+    path = folder / "talk.yml"
+    path.write_text(json.dumps({"conversations": [[text]]}), encoding="utf-8")
+    assert [(row.text, row.lang) for row in readers.chatterbot([path])] == [(text, "it")] * is_long

@@ -14,6 +14,12 @@ from spiritsafe.guard.heads.corpus import Bools, Corpus, Ints
 
 TARGETS = {"harm": ("harmful", "abusive"), "injection": ("injection",), "any": ("harmful", "abusive", "injection")}
 DRAWS = 2000
+LANGUAGES = {
+    "de": "German", "en": "English", "es": "Spanish", "fa": "Persian", "fr": "French", "it": "Italian",
+    "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "pt": "Portuguese", "ru": "Russian", "uk": "Ukrainian",
+    "zh": "Chinese",
+}  # fmt: skip
+FEW = 20  # harmless rows of a language that are no figure
 LOOK_ALIKES = ("xstest", "openai-moderation", "hatecheck-de")  # harmless rows made or picked to look harmful
 
 
@@ -41,9 +47,9 @@ def figures(corpus: Corpus, flags: Mapping[str, Bools], rows: Bools, seen: Seque
                 continue
             found += _of(name, target, corpus, flags, own, known, seed)
     harmless = np.logical_and.reduce([corpus.says(head) == 0 for head in TARGETS["any"]])
-    for lang, title in (("de", "German"), ("en", "English"), ("fr", "French"), ("es", "Spanish")):
+    for lang, title in LANGUAGES.items():
         own = rows & harmless & (corpus.lang == lang) & ~np.isin(corpus.source, LOOK_ALIKES)
-        if own.any():
+        if own.sum() >= FEW:
             found.append(_share(f"{title} harmless", "any", "flagged", _flagged("any", flags)[own], seen=True))
     plain = rows & harmless & (corpus.lang == "de") & np.isin(corpus.source, ("frr-multilingual", "mgsm"))
     if plain.any():

@@ -1,0 +1,56 @@
+"""Limits: under the budgets, the one that serves best; a group of rows counts once."""
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spiritsafe.guard.heads.corpus import Corpus
+from spiritsafe.guard.heads.limits import Budget, choose
+
+
+@dataclass
+class Rows:
+    """What `choose` asks of a corpus."""
+
+    of_set: dict[str, NDArray[np.bool_]]
+    groups: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def says(self, head: str) -> NDArray[np.int64]:
+        """The labels, whatever the head."""
+        del head
+        return self.labels
+
+
+def limit(scores: list[float], labels: list[int], groups: list[int] | None = None, *, share: float) -> float:
+    """The limit for one set."""
+    num = len(scores)
+    rows = Rows({"a": np.ones(num, bool)}, np.array(groups or range(num)), np.array(labels))
+    return choose(cast(Corpus, rows), "harmful", np.array(scores), np.ones(num, bool), Budget(share))
+
+
+def test_no_more_harmless_rows_are_flagged_than_the_budget_allows() -> None:
+    scores = [*np.linspace(-1, 1, 101), *np.linspace(-1, 1, 101)]
+    labels = [0] * 101 + [1] * 101
+    found = limit(scores, labels, share=0.1)
+    assert np.mean(np.linspace(-1, 1, 101) >= found) <= 0.1
+    assert found == 0.82
+
+
+def test_where_no_row_says_yes_the_lowest_is_taken() -> None:
+    assert limit([*np.linspace(-1, 0, 101)], [0] * 101, share=0.05) == -0.04
+    assert limit([*np.linspace(-1, 0, 101)], [0] * 101, share=0.5) == -0.48
+
+
+def test_fillings_of_one_template_count_as_one() -> None:
+    scores = [-1.0] * 99 + [0.5] * 101
+    apart = limit(scores, [0] * 200, share=0.02)
+    together = limit(scores, [0] * 200, [*range(99), *[99] * 101], share=0.02)
+    assert (apart, together) == (0.52, -0.98)
+
+
+def test_a_handful_of_rows_is_no_judge() -> None:
+    assert limit([1.5] * 49, [0] * 49, share=0.02) == -2.0
+    assert limit([1.5] * 50, [0] * 50, share=0.02) == 1.52
