@@ -158,13 +158,13 @@ class _Heads:
             for name, score in zip(opened.names, first, strict=True)
             if name in second
         )
-        if found or (tongue == "english" and clear):
+        if tongue == "english" and clear:
             return found, "linear"
         hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(first)
-        if found := self._above("linear", "limit", hidden, second):
-            return found, "linear"
+        if more := self._above("linear", "limit", hidden, second):
+            return [*found, *more], "linear"
         scores = encoder.scores(normalise(text), firsts.astype(float), is_english=tongue == "english")
-        return self._above("encoder", tongue, scores.tolist(), second), "encoder"
+        return [*found, *self._above("encoder", tongue, scores.tolist(), second)], "encoder"
 
     def _above(
         self, stage: Literal["linear", "encoder"], kind: str, scores: Sequence[float], names: Sequence[str]

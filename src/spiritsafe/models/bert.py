@@ -93,10 +93,10 @@ class Bert:
         library.bert_states(rows.ctypes.data, *rows.shape, norm, layers, len(self.layers), self.eps)
         return rows
 
-    def mean(self, ids: Sequence[int]) -> Floats:
+    def mean(self, ids: Sequence[int]) -> NDArray[np.float64]:
         """The unit vector (width) of the states' mean."""
-        found = self.states(ids).mean(0)
-        unit: Floats = found / np.linalg.norm(found)
+        found = self.states(ids).mean(0, dtype=float)
+        unit: NDArray[np.float64] = found / np.linalg.norm(found)
         return unit
 
     def _plain(self, rows: Floats) -> Floats:

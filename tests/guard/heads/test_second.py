@@ -67,7 +67,7 @@ def test_an_instruction_to_forget_all_others_is_flagged() -> None:
 
 @installed
 def test_an_english_text_that_the_linear_heads_clear_is_not_encoded() -> None:
-    look = stages_of(load_policy("encoder")).look("Which trains run from Leeds to York on Sundays?", "input")
+    look = stages_of(load_policy("encoder")).look(HARMLESS_EN[0], "input")
     assert set(look.elapsed_s) == {"rules", "linear"}
     assert "encoder" in stages_of(load_policy("encoder")).look(HARMLESS_DE[0], "input").elapsed_s
 
