@@ -59,6 +59,11 @@ inline v16 gelu(v16 x) {
   return x * (v16)_mm512_mask_blend_ps(below, (__m512)(all(1) - tail), (__m512)tail);
 }
 
+// In assembly since GCC 12 copies the sum before each `_mm512_dpbusd_epi32`, and spills.
+inline void add_products(__m512i& sum, __m512i bytes, __m512i weights) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(weights));
+}
+
 void round_rows(const float* rows, int64_t num, int64_t width, Rounded& out) {
   out.bytes.resize(num * width);
   out.units.resize(num);
@@ -84,19 +89,26 @@ void round_rows(const float* rows, int64_t num, int64_t width, Rounded& out) {
 template <int64_t R>
 void tile(const Rounded& rows, int64_t first, const Product& p, int64_t panel, float* out) {
   __m512i acc[R][4];
-  for (auto& row : acc)
-    for (auto& part : row) part = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < 4; ++j) acc[r][j] = _mm512_setzero_si512();
   const int8_t* weights = p.weights + panel * PANEL * p.ins;
   const uint8_t* bytes = rows.bytes.data() + first * p.ins;
   for (int64_t i = 0; i < p.ins; i += 4, weights += 4 * PANEL) {
     __m512i four[4];
+#pragma GCC unroll 4
     for (int64_t j = 0; j < 4; ++j) four[j] = _mm512_loadu_si512(weights + j * 64);
+#pragma GCC unroll 8
     for (int64_t r = 0; r < R; ++r) {
       const __m512i one = _mm512_set1_epi32(*(const int32_t*)(bytes + r * p.ins + i));
-      for (int64_t j = 0; j < 4; ++j) acc[r][j] = _mm512_dpbusd_epi32(acc[r][j], one, four[j]);
+#pragma GCC unroll 4
+      for (int64_t j = 0; j < 4; ++j) add_products(acc[r][j], one, four[j]);
     }
   }
+#pragma GCC unroll 8
   for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
     for (int64_t j = 0; j < 4; ++j) {
       const int64_t o = panel * PANEL + j * LANES;
       const v16 whole = (v16)_mm512_cvtepi32_ps(acc[r][j]) * all(rows.units[first + r]);
@@ -106,13 +118,12 @@ void tile(const Rounded& rows, int64_t first, const Product& p, int64_t panel, f
 }
 
 void multiply(const Rounded& rows, const Product& p, Floats& out) {
-  const int64_t num = rows.units.size();
+  static constexpr decltype(&tile<1>) rest[ROWS] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>};
+  const int64_t num = rows.units.size(), whole = num / ROWS * ROWS;
   out.resize(num * p.outs);
   for (int64_t panel = 0; panel < p.outs / PANEL; ++panel) {
-    int64_t t = 0;
-    for (; t + ROWS <= num; t += ROWS) tile<ROWS>(rows, t, p, panel, out.data());
-    for (; t + 2 <= num; t += 2) tile<2>(rows, t, p, panel, out.data());
-    if (t < num) tile<1>(rows, t, p, panel, out.data());
+    for (int64_t t = 0; t < whole; t += ROWS) tile<ROWS>(rows, t, p, panel, out.data());
+    if (whole < num) rest[num - whole](rows, whole, p, panel, out.data());
   }
 }
 
