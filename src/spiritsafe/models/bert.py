@@ -1,4 +1,4 @@
-"""A BERT encoder over 8-bit weights on one thread: C++ where the processor multiplies bytes (VNNI), else numpy.
+"""A BERT encoder over 8-bit weights: C++ on one thread where the processor multiplies bytes (VNNI), else numpy.
 
 A text's states do not depend on what is encoded beside it. The C++ path rounds activations to 8 bits for each token;
 numpy multiplies in float32.
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erf
 
 from spiritsafe.native import native
 
@@ -100,6 +99,8 @@ class Bert:
         return unit
 
     def _plain(self, rows: Floats) -> Floats:
+        from scipy.special import erf
+
         rows = self.norm.of(rows, self.eps)
         for layer in self.layers:
             attended = layer.out.of(self._attended(layer.qkv.of(rows)))

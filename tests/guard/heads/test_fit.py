@@ -68,9 +68,14 @@ def test_weights_that_the_card_does_not_know_are_not_opened(fitted: Path, tmp_pa
         open_heads(str(tmp_path / "none"))
 
 
-def test_weights_of_an_older_form_are_not_opened(fitted: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("second", [False, True])
+def test_weights_of_an_older_form_are_not_opened(second: bool, fitted: Path, tmp_path: Path) -> None:
     with np.load(fitted / WEIGHTS) as held:
-        np.savez(tmp_path / WEIGHTS, linear=held["linear"][:-1], offsets=held["offsets"])
+        linear, offsets = held["linear"], held["offsets"]
+    if second:
+        np.savez(tmp_path / WEIGHTS, linear=linear, offsets=offsets, english=np.zeros((900, 1)))
+    else:
+        np.savez(tmp_path / WEIGHTS, linear=linear[:-1], offsets=offsets)
     card = json.loads((fitted / CARD).read_text()) | {"weights_sha256": file_digest(tmp_path / WEIGHTS)}
     (tmp_path / CARD).write_text(json.dumps(card))
     with pytest.raises(DataError, match=r"of another form.*fit them again"):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from spiritsafe.errors import DataError
 from spiritsafe.guard.heads import ngrams
 from spiritsafe.guard.heads.second import Second
+from spiritsafe.models import encoder
 from spiritsafe.record import bytes_digest, read_json
 
 SHIPPED, WEIGHTS, CARD = "shipped", "heads.npz", "card.json"
@@ -98,7 +99,7 @@ def _opened(source: str, stamp: Stamp) -> Heads:
         raise DataError(str(folder), f"the card is of other weights ({card['weights_sha256'][:12]}, not {digest[:12]})")
     names = tuple(card["heads"])
     with np.load(io.BytesIO(raw)) as held:
-        if len(held["linear"]) != ngrams.WIDTH:
+        if len(held["linear"]) != ngrams.WIDTH or ("english" in held and len(held["english"]) != encoder.WIDTH + 1):
             raise DataError(str(folder), "holds heads of another form", "fit them again: spiritsafe guard fit -o DIR")
         linear = ngrams.packed(held["linear"].astype(np.float32))
         offsets = held["offsets"].astype(np.float32)
