@@ -33,7 +33,7 @@ check: .venv/.dev
 
 bench: $(BENCHES)
 
-$(filter-out $(PEERED) $(PARITY),$(BENCHES)): bench-%: .venv/.torch
+$(filter-out $(PEERED) $(PARITY),$(BENCHES)): bench-%: .venv/.dev
 	$(BIN)/python -m bench.$* --json --log > bench/results/$*.json.tmp
 	mv bench/results/$*.json.tmp bench/results/$*.json
 
