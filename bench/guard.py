@@ -9,13 +9,14 @@ held-out rows, with Wilson's 95 % interval (F1: bootstrap) as spread; no peer ru
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
 
 import numpy as np
 
 from bench._schema import Row, main, note
+from bench._times import times_s
 from spiritsafe.evidence import wilson
 from spiritsafe.guard.heads.readers import Row as Text
 from spiritsafe.guard.heads.sets import SETS
@@ -48,7 +49,7 @@ def measure(seed: int) -> Sequence[Row]:
 def _first(texts: Sequence[str]) -> Iterator[Row]:
     stages = stages_of(load_policy("strict"))
     stages.look_all(texts, "input")
-    runs = [_times(partial(stages.look, side="input"), texts) for _ in range(RUNS)]
+    runs = [times_s(partial(stages.look, side="input"), texts) for _ in range(RUNS)]
     yield from _percentiles("stage 1", [run * 1e3 for run in runs])
     speeds = [len(texts) / run.sum() for run in runs]
     yield _speed("stage 1, one after the other", speeds)
@@ -70,17 +71,8 @@ def _second(case: str, texts: Sequence[str]) -> Iterator[Row]:
     stages = stages_of(load_policy("encoder"))
     reach = [text for text in texts if "encoder" in stages.look(text, "input").elapsed_s]
     note(f"{case}: {len(reach)} of {len(texts)} texts reach the encoder")
-    yield from _percentiles(case, [_times(partial(stages.look, side="input"), reach) * 1e3 for _ in range(RUNS)])
+    yield from _percentiles(case, [times_s(partial(stages.look, side="input"), reach) * 1e3 for _ in range(RUNS)])
     yield Row(f"{case}, reaching the encoder", "share", len(reach) / len(texts), n=len(texts))
-
-
-def _times(look: Callable[[str], object], texts: Sequence[str]) -> np.ndarray:
-    found = np.zeros(len(texts))
-    for index, text in enumerate(texts):
-        started = time.perf_counter()
-        look(text)
-        found[index] = time.perf_counter() - started
-    return found
 
 
 def _percentiles(case: str, runs_ms: Sequence[np.ndarray]) -> Iterator[Row]:

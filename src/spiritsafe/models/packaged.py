@@ -80,13 +80,9 @@ def _onnx(raw: bytes) -> dict[str, NDArray[Any]]:
     found = {}
     for number, value in _fields(graph):
         if number == TENSOR:
-            dims, kind, name, data = [], 0, "", memoryview(b"")
-            for inner, part in _fields(value):
-                dims += [part] if inner == DIMS else []
-                kind = part if inner == KIND else kind
-                name = bytes(part).decode() if inner == NAME else name
-                data = part if inner == RAW else data
-            found[name] = np.frombuffer(data, KINDS[kind]).reshape(dims)
+            fields = list(_fields(value))
+            dims, part = [size for inner, size in fields if inner == DIMS], dict(fields)
+            found[bytes(part[NAME]).decode()] = np.frombuffer(part[RAW], KINDS[part[KIND]]).reshape(dims)
     return found
 
 

@@ -138,20 +138,18 @@ def flagged_by_encoder(
     corpus: Corpus, samples: Samples, heads: Mapping[str, Fitted], fit: SecondFit
 ) -> tuple[dict[str, Bools], Bools]:
     """Which rows (N) each head of the second stage flags, and which rows it was shown."""
-    firsts, shown = _firsts(heads), np.zeros(len(corpus.rows), bool)
-    flags = {name: np.zeros(len(corpus.rows), bool) for name in heads}
+    firsts, shown, before = _firsts(heads), np.zeros(len(corpus.rows), bool), flagged(heads)
+    flags = {name: before[name] if name in FIRST_ONLY else np.zeros(len(corpus.rows), bool) for name in heads}
     unclear = np.any([head.scores >= head.clear for name, head in heads.items() if name not in FIRST_ONLY], axis=0)
     for tongue, sample in (("english", samples.english), ("other", samples.other)):
         scores = second_scores(fit.second, sample, firsts, english=tongue == "english")
-        english = sample.tongues == "english"
-        own = unclear[sample.rows] if tongue == "english" else ~english
-        shown[sample.rows[english == (tongue == "english")]] = True
+        read = (sample.tongues == "english") == (tongue == "english")
+        asked = read & unclear[sample.rows] if tongue == "english" else read
+        shown[sample.rows[read]] = True
         for column, name in enumerate(heads):
-            if name in FIRST_ONLY:
-                flags[name] = flagged(heads)[name]
-                continue
-            limits = np.array([fit.limits[each][name] for each in sample.tongues])
-            flags[name][sample.rows[own]] = (scores[:, column] >= limits)[own]
+            if name not in FIRST_ONLY:
+                limits = np.array([fit.limits[each][name] for each in sample.tongues])
+                flags[name][sample.rows[asked]] = (scores[:, column] >= limits)[asked]
     return flags, shown
 
 

@@ -22,6 +22,7 @@ from spiritsafe.record import digest_of
 
 CAP, CAP_OTHER, TEACHING = 1500, 1500, 300
 CHUNK = 256
+KEPT_AS = {True: "minilm-8bit", False: "e5-8bit-256"}  # other vectors of the same texts are not these
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _some(own: Bools, corpus: Corpus, ranks: Ints, cap: int) -> Ints:
 
 
 def _kept(texts: Sequence[str], *, english: bool) -> Array:
-    kept = cache_dir() / "vectors" / f"{'english' if english else 'other'}-{digest_of(list(texts))[:16]}.npy"
+    kept = cache_dir() / "vectors" / f"{KEPT_AS[english]}-{digest_of(list(texts))[:16]}.npy"
     if not kept.exists():
         parts = [vectors(texts[i : i + CHUNK], is_english=english) for i in range(0, len(texts), CHUNK)]
         with writing(kept):

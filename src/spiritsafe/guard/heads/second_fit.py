@@ -55,7 +55,7 @@ def _heads(
     weights[-1] = NEVER
     for column, head in enumerate(firsts.names):
         says = corpus.says(head)
-        known = _only(sample.rows, np.ones(len(sample.rows), bool), rows & (says >= 0))
+        known = _only(sample.rows, rows & (says >= 0))
         if head in FIRST_ONLY or not {0, 1} <= set(says[known].tolist()):
             for found in limits.values():
                 found[head] = 0.0
@@ -72,16 +72,16 @@ def _heads(
         scores[sample.rows] = (first_M + scale * crossed_M) / 2
         for tongue, found in limits.items():
             budget = FOREIGN if head == "harmful" and tongue != "english" else None
-            own_tongue = _only(sample.rows, sample.tongues == tongue, known)
+            own_tongue = _only(sample.rows[sample.tongues == tongue], known)
             found[head] = choose(corpus, head, scores, own_tongue, budget)
         weights[:, column] = scale * _fit(sample, says, pulls, own)
     return weights.astype(np.float16).astype(float), limits
 
 
-def _only(numbers_M: Ints, picked_M: Bools, rows: Bools) -> Bools:
-    """Of the rows (N), those that a sample holds and picks."""
+def _only(numbers: Ints, rows: Bools) -> Bools:
+    """Of the rows (N), those with these numbers."""
     found = np.zeros(len(rows), bool)
-    found[numbers_M[picked_M]] = True
+    found[numbers] = True
     return found & rows
 
 
