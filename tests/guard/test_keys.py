@@ -1,7 +1,9 @@
 """API keys: shown once, stored hashed, revocable, private to their owner."""
 
+import sqlite3
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,25 @@ def test_threads_share_the_file(tmp_path: Path) -> None:
         made = list(pool.map(keys.create, [f"account-{k}" for k in range(32)]))
         found = list(pool.map(keys.lookup, made))
     assert found == [f"account-{k}" for k in range(32)]
+
+
+def test_many_at_once_leave_nothing_beside_the_file(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.db")
+    key = keys.create("alice")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(300):
+            assert list(pool.map(keys.lookup, [key] * 8)) == ["alice"] * 8
+            assert [file.name for file in tmp_path.iterdir()] == ["keys.db"]
+
+
+def test_a_file_that_kept_a_log_beside_it_is_made_one_again(tmp_path: Path) -> None:
+    key = Keys(tmp_path / "keys.db").create("alice")
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as db:
+        assert db.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+    keys = Keys(tmp_path / "keys.db")
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+    assert keys.lookup(key) == "alice"
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:

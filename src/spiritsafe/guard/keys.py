@@ -42,7 +42,7 @@ class Keys:
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             path.chmod(0o600)
         with self._connection() as db:
-            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA journal_mode=DELETE")  # a write-ahead log stays behind where two connections end at once
             db.execute(SCHEMA)
 
     def create(self, account: str) -> str:
