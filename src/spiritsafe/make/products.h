@@ -12,6 +12,9 @@
 #include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
+
+#include "../vectors.h"
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>
@@ -22,13 +25,11 @@
 
 namespace {
 
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
-typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
-typedef uint32_t u16 __attribute__((vector_size(64), aligned(4)));
-typedef uint16_t h16 __attribute__((vector_size(32), aligned(2)));
 using bf16 = uint16_t;
 
-constexpr long kPanel = 32, kTile = 12, kLine = 64;  // columns, rows, bytes of a cache line
+constexpr long kPanel = 32, kSide = kPanel / 2;  // columns; gates of a panel, which as many ups follow
+constexpr long kTile = kLanes == 16 ? 12 : 6;    // rows whose sums the registers hold
+constexpr long kLine = 64;                       // bytes of a cache line
 template <class T>
 constexpr long kPair = sizeof(T) == 2 ? 2 : 1;  // inner steps in a word of 4 bytes
 
@@ -38,10 +39,10 @@ inline void narrow(float x, bf16* out) {
   std::memcpy(&bits, &x, 4);
   *out = (bf16)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
-inline void narrow(v16 x, float* out) { *(v16*)out = x; }
-inline void narrow(v16 x, bf16* out) {
-  const u16 bits = (u16)x;
-  *(h16*)out = __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, h16);
+inline void narrow(vf x, float* out) { store(out, x); }
+inline void narrow(vf x, bf16* out) {
+  const vu bits = (vu)x;
+  *(vh*)out = __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, vh);
 }
 inline float wide(float x) { return x; }
 inline float wide(bf16 x) {
@@ -50,38 +51,21 @@ inline float wide(bf16 x) {
   std::memcpy(&value, &bits, 4);
   return value;
 }
-inline v16 widen(const float* x) { return *(const v16*)x; }
-inline v16 widen(const bf16* x) { return (v16)(__builtin_convertvector(*(const h16*)x, u16) << 16); }
+inline vf widen(const float* x) { return load(x); }
+inline vf widen(const bf16* x) { return (vf)(__builtin_convertvector(*(const vh*)x, vu) << 16); }
 
-// acc + (two inner steps of bf16) or (one of float): weights of 16 outputs times one row's value.
-inline v16 fma(v16 acc, const float* a, v16 weights) { return acc + *a * weights; }
-inline v16 fma(v16 acc, const bf16* a, v16 weights) {
+// acc + (two inner steps of bf16) or (one of float): weights of a vector of outputs times one row's value.
+inline vf fma(vf acc, const float* a, vf weights) { return acc + *a * weights; }
+inline vf fma(vf acc, const bf16* a, vf weights) {
   uint32_t pair;
   std::memcpy(&pair, a, 4);
 #ifdef __AVX512BF16__
-  return (v16)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)weights);
+  return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)_mm512_set1_epi32((int)pair), (__m512bh)weights);
 #else
-  const u16 both = (u16)weights, twice = u16{} + pair;
-  acc += (v16)(both << 16) * (v16)(twice << 16);
-  return acc + (v16)(both & 0xFFFF0000u) * (v16)(twice & 0xFFFF0000u);
+  const vu both = (vu)weights, twice = vu{} + pair;
+  acc += (vf)(both << 16) * (vf)(twice << 16);
+  return acc + (vf)(both & 0xFFFF0000u) * (vf)(twice & 0xFFFF0000u);
 #endif
-}
-
-inline v16 exponential(v16 x) {
-  x = x < -87.0f ? v16{} - 87.0f : x;
-  x = x > 87.0f ? v16{} + 87.0f : x;
-  const v16 shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
-  const v16 r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  v16 p = r * 1.98756915e-4f + 1.39819995e-3f;
-  p = p * r + 8.33345198e-3f, p = p * r + 4.16657962e-2f, p = p * r + 1.66666657e-1f, p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
-  return (v16)((i16)p + ((i16)shifted << 23));
-}
-
-inline float sum(v16 x) {
-  float total = 0;
-  for (int i = 0; i < 16; ++i) total += x[i];
-  return total;
 }
 
 template <class X>
@@ -115,38 +99,45 @@ Ahead following(const T* panel, long inner, long block, long blocks) {
 }
 
 // M rows times a panel of 32 columns. Rows lie one behind the other at `stride`; with `ACROSS` they are M
-// columns of another panel, so that the product sums over both operands' rows.
+// columns of another panel, so that the product sums over both operands' rows. Where the registers do not hold the
+// sums of all columns, half the panel comes after the other.
 template <class T, int M, bool ACROSS>
 void tile(const T* a, long stride, const T* panel, long inner, float* out, long out_stride, Ahead ahead) {
-  constexpr long pair = kPair<T>, line = 16 * pair;
+  constexpr long pair = kPair<T>, line = kLanes * pair, vectors = kLanes == 16 || M > 2 ? 2 : kPanel / kLanes;
   const long row = ACROSS ? pair : stride;
   constexpr long step = ACROSS ? kPanel * pair : pair;
-  v16 acc[M][2] = {};
-  for (long k = 0; k < inner; k += pair, panel += 2 * line, a += step, ahead.at += ahead.step) {
-    __builtin_prefetch(ahead.at);
-    __builtin_prefetch(ahead.at + kLine);
-    const v16 left = *(const v16*)panel, right = *(const v16*)(panel + line);
+  for (long n = 0; n < kPanel; n += vectors * kLanes, out += vectors * kLanes, panel += vectors * line) {
+    const T *left = a, *right = panel;
+    const char* next = ahead.at + n * 4;
+    vf acc[M][vectors] = {};
+    for (long k = 0; k < inner; k += pair, left += step, right += kPanel * pair, next += ahead.step) {
+      for (long byte = 0; byte < vectors * 4 * kLanes; byte += kLine) __builtin_prefetch(next + byte);
+      vf weights[vectors];
+#pragma GCC unroll 4
+      for (long i = 0; i < vectors; ++i) weights[i] = *(const vf*)(right + i * line);
 #pragma GCC unroll 12
-    for (int m = 0; m < M; ++m) {
-      acc[m][0] = fma(acc[m][0], a + m * row, left);
-      acc[m][1] = fma(acc[m][1], a + m * row, right);
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (long i = 0; i < vectors; ++i) acc[m][i] = fma(acc[m][i], left + m * row, weights[i]);
     }
+    for (int m = 0; m < M; ++m)
+      for (long i = 0; i < vectors; ++i) store(out + m * out_stride + i * kLanes, acc[m][i]);
   }
-  for (int m = 0; m < M; ++m) {
-    *(v16*)(out + m * out_stride) = acc[m][0];
-    *(v16*)(out + m * out_stride + 16) = acc[m][1];
-  }
+}
+
+template <class T>
+using Tile = void (*)(const T*, long, const T*, long, float*, long, Ahead);
+template <class T, bool ACROSS, int... M>
+Tile<T> tile_of(long rows, std::integer_sequence<int, M...>) {
+  static constexpr Tile<T> tiles[] = {tile<T, M + 1, ACROSS>...};
+  return tiles[rows - 1];
 }
 
 template <class T, bool ACROSS = false>
 void any_tile(long rows, const T* a, long stride, const T* panel, long inner, float* out, long out_stride = kPanel,
               Ahead ahead = {}) {
-  using Tile = void (*)(const T*, long, const T*, long, float*, long, Ahead);
-  static constexpr Tile tiles[] = {tile<T, 1, ACROSS>, tile<T, 2, ACROSS>,  tile<T, 3, ACROSS>,  tile<T, 4, ACROSS>,
-                                   tile<T, 5, ACROSS>, tile<T, 6, ACROSS>,  tile<T, 7, ACROSS>,  tile<T, 8, ACROSS>,
-                                   tile<T, 9, ACROSS>, tile<T, 10, ACROSS>, tile<T, 11, ACROSS>, tile<T, 12, ACROSS>};
   if (!ahead.at) ahead = {(const char*)panel + 128 * kLine, 2 * kLine};  // the same panel
-  tiles[rows - 1](a, stride, panel, inner, out, out_stride, ahead);
+  tile_of<T, ACROSS>(rows, std::make_integer_sequence<int, kTile>{})(a, stride, panel, inner, out, out_stride, ahead);
 }
 
 }  // namespace

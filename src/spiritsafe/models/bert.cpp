@@ -1,19 +1,50 @@
 // A BERT encoder's layers on 8-bit weights, one text at a time, one thread; `bert.py` says what it computes.
 //
-// Each token's activations are rounded to 256 steps from its lowest to its highest, as unsigned bytes, which `vpdpbusd`
-// multiplies by signed ones; the lowest times the sum of an output's weights is added at the end. Weights lie in panels
-// of 64 outputs: panel, four inputs, output, the four. Everything else is float32. Without VNNI, `bert_able` says no.
+// Each token's activations are rounded to 256 steps from its lowest to its highest, and multiplied by weights of 8 bits
+// in whole numbers; the lowest times the sum of an output's weights is added at the end. With VNNI the steps are bytes,
+// which `vpdpbusd` multiplies four at a time; with AVX2 both are widened to 16 bits for `vpmaddwd`, with the same sums.
+// Weights lie in panels of `PANEL` outputs: panel, four inputs, output, the four. Everything else is float32.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#ifdef __AVX512VNNI__
+#include "../vectors.h"
+
+#ifdef __AVX2__
 #include <immintrin.h>
 
 namespace {
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
 typedef std::vector<float> Floats;
-constexpr int64_t PANEL = 64, LANES = 16, ROWS = 6, SIZE = 32, QUERIES = 8;  // SIZE: numbers of a head
+constexpr int64_t ROWS = 6, SIZE = 32, QUERIES = kLanes == 16 ? 8 : 6;  // SIZE: numbers of a head
+
+#ifdef __AVX512VNNI__
+typedef uint8_t Step;
+typedef __m512i Sums;  // of 16 outputs
+constexpr int64_t PANEL = 64, WIDTH = 4;  // outputs side by side, in so many vectors of sums
+inline Sums weights_at(const int8_t* from) { return _mm512_loadu_si512(from); }
+inline Sums four(const Step* from) { return _mm512_set1_epi32(*(const int32_t*)from); }
+// In assembly since GCC 12 copies the sum before each `_mm512_dpbusd_epi32`, and spills.
+inline void add_products(Sums& sums, Sums steps, Sums weights) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(steps), "v"(weights));
+}
+inline void write(const Sums* sums, int32_t* to) {
+  for (int64_t j = 0; j < WIDTH; ++j) _mm512_storeu_si512(to + 16 * j, sums[j]);
+}
+#else
+typedef int16_t Step;
+typedef __m256i Sums;  // of 4 outputs, two each
+constexpr int64_t PANEL = 8, WIDTH = 2;
+inline Sums weights_at(const int8_t* from) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from)); }
+inline Sums four(const Step* from) { return _mm256_set1_epi64x(*(const int64_t*)from); }
+inline void add_products(Sums& sums, Sums steps, Sums weights) {
+  Sums both;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(both) : "x"(steps), "x"(weights));
+}
+inline void write(const Sums* sums, int32_t* to) {
+  const __m256i both = _mm256_hadd_epi32(sums[0], sums[1]);  // outputs 0 1 4 5 2 3 6 7
+  _mm256_storeu_si256((__m256i*)to, _mm256_permute4x64_epi64(both, 0xD8));
+}
+#endif
 
 struct Product {
   const int8_t* weights;
@@ -27,94 +58,78 @@ struct Layer {
   Product qkv, out, up, down;
   Norm after_attention, after_mlp;
 };
-struct Rounded {  // rows of bytes; of each row what one unit is worth, and what 0 stands for
-  std::vector<uint8_t> bytes;
+struct Rounded {  // rows of steps; of each row what one is worth, and what 0 stands for
+  std::vector<Step> steps;
   Floats units, lows;
 };
 
-inline v16 load(const float* from) { return (v16)_mm512_loadu_ps(from); }
-inline void store(float* to, v16 value) { _mm512_storeu_ps(to, (__m512)value); }
-inline v16 all(float value) { return (v16)_mm512_set1_ps(value); }
-inline float sum(v16 value) { return _mm512_reduce_add_ps((__m512)value); }
-inline v16 larger(v16 a, v16 b) { return (v16)_mm512_max_ps((__m512)a, (__m512)b); }
-inline v16 magnitude(v16 a) { return (v16)_mm512_abs_ps((__m512)a); }
-
-// Within 2e-7 of e^x, relative, for x from -87 to 0; below, it is e^-87.
-inline v16 exp_of(v16 x) {
-  x = larger(x, all(-87));
-  const v16 rounded = (v16)_mm512_roundscale_ps((__m512)(x * all(1.44269504f)), 0);
-  const v16 rest = x - rounded * all(0.693359375f) - rounded * all(-2.12194440e-4f);
-  v16 series = all(1.f / 720);
-  for (float term : {1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f}) series = series * rest + all(term);
-  return (v16)_mm512_scalef_ps((__m512)series, (__m512)rounded);
+inline vi places() {
+  vi found;
+  for (int i = 0; i < kLanes; ++i) found[i] = i;
+  return found;
 }
 
 // x times the normal distribution's share below x; erf after Abramowitz and Stegun 7.1.26, error 1.5e-7.
-inline v16 gelu(v16 x) {
-  const v16 z = magnitude(x) * all(0.707106781f), t = all(1) / (all(1) + all(0.3275911f) * z);
-  v16 series = all(1.061405429f);
-  for (float term : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) series = series * t + all(term);
-  const v16 tail = series * t * exp_of(-z * z) * all(0.5f);  // beyond |x| on one side
-  const __mmask16 below = _mm512_cmp_ps_mask((__m512)x, _mm512_setzero_ps(), _CMP_LT_OQ);
-  return x * (v16)_mm512_mask_blend_ps(below, (__m512)(all(1) - tail), (__m512)tail);
-}
-
-// In assembly since GCC 12 copies the sum before each `_mm512_dpbusd_epi32`, and spills.
-inline void add_products(__m512i& sum, __m512i bytes, __m512i weights) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(weights));
+inline vf gelu(vf x) {
+  const vf z = larger(x, -x) * 0.707106781f, t = 1 / (1 + 0.3275911f * z);
+  vf series = all(1.061405429f);
+  for (float term : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) series = series * t + term;
+  const vf tail = series * t * exponential(-z * z) * 0.5f;  // beyond |x| on one side
+  return x * (x < 0 ? tail : 1 - tail);
 }
 
 void round_rows(const float* rows, int64_t num, int64_t width, Rounded& out) {
-  out.bytes.resize(num * width);
+  typedef Step vs __attribute__((vector_size(sizeof(Step) * kLanes), aligned(sizeof(Step))));
+  out.steps.resize(num * width);
   out.units.resize(num);
   out.lows.resize(num);
   for (int64_t t = 0; t < num; ++t) {
     const float* row = rows + t * width;
-    v16 least = load(row), most = least;
-    for (int64_t i = LANES; i < width; i += LANES) {
-      least = (v16)_mm512_min_ps((__m512)least, (__m512)load(row + i));
+    vf least = load(row), most = least;
+    for (int64_t i = kLanes; i < width; i += kLanes) {
+      least = smaller(least, load(row + i));
       most = larger(most, load(row + i));
     }
-    const float low = _mm512_reduce_min_ps((__m512)least), high = _mm512_reduce_max_ps((__m512)most);
+    const float low = smallest(least), high = largest(most);
     out.lows[t] = low;
     out.units[t] = std::max(high - low, 1e-12f) / 255;
-    const v16 factor = all(1 / out.units[t]);
-    for (int64_t i = 0; i < width; i += LANES) {
-      const __m512i whole = _mm512_cvtps_epi32((__m512)((load(row + i) - all(low)) * factor));
-      _mm_storeu_si128((__m128i*)(out.bytes.data() + t * width + i), _mm512_cvtusepi32_epi8(whole));
+    const float factor = 1 / out.units[t];
+    for (int64_t i = 0; i < width; i += kLanes) {
+      const vf shifted = (load(row + i) - low) * factor + 12582912.0f;  // the nearest whole number is in its last bits
+      *(vs*)(out.steps.data() + t * width + i) = __builtin_convertvector((vi)shifted & 0xFFFF, vs);
     }
   }
 }
 
 template <int64_t R>
 void tile(const Rounded& rows, int64_t first, const Product& p, int64_t panel, float* out) {
-  __m512i acc[R][4];
+  Sums sums[R][WIDTH];
 #pragma GCC unroll 8
   for (int64_t r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < 4; ++j) acc[r][j] = _mm512_setzero_si512();
-  const int8_t* weights = p.weights + panel * PANEL * p.ins;
-  const uint8_t* bytes = rows.bytes.data() + first * p.ins;
-  for (int64_t i = 0; i < p.ins; i += 4, weights += 4 * PANEL) {
-    __m512i four[4];
+    for (int64_t j = 0; j < WIDTH; ++j) sums[r][j] = Sums{};
+  const int8_t* from = p.weights + panel * PANEL * p.ins;
+  const Step* steps = rows.steps.data() + first * p.ins;
+  for (int64_t i = 0; i < p.ins; i += 4, from += 4 * PANEL) {
+    Sums weights[WIDTH];
 #pragma GCC unroll 4
-    for (int64_t j = 0; j < 4; ++j) four[j] = _mm512_loadu_si512(weights + j * 64);
+    for (int64_t j = 0; j < WIDTH; ++j) weights[j] = weights_at(from + j * 4 * PANEL / WIDTH);
 #pragma GCC unroll 8
     for (int64_t r = 0; r < R; ++r) {
-      const __m512i one = _mm512_set1_epi32(*(const int32_t*)(bytes + r * p.ins + i));
+      const Sums one = four(steps + r * p.ins + i);
 #pragma GCC unroll 4
-      for (int64_t j = 0; j < 4; ++j) add_products(acc[r][j], one, four[j]);
+      for (int64_t j = 0; j < WIDTH; ++j) add_products(sums[r][j], one, weights[j]);
     }
   }
+  const float *of_weights = p.sums + panel * PANEL, *scales = p.scales + panel * PANEL, *bias = p.bias + panel * PANEL;
 #pragma GCC unroll 8
-  for (int64_t r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int64_t j = 0; j < 4; ++j) {
-      const int64_t o = panel * PANEL + j * LANES;
-      const v16 whole = (v16)_mm512_cvtepi32_ps(acc[r][j]) * all(rows.units[first + r]);
-      const v16 found = whole + load(p.sums + o) * all(rows.lows[first + r]);
-      store(out + (first + r) * p.outs + o, found * load(p.scales + o) + load(p.bias + o));
-    }
+  for (int64_t r = 0; r < R; ++r) {
+    int32_t whole[PANEL];
+    write(sums[r], whole);
+    float* to = out + (first + r) * p.outs + panel * PANEL;
+    const float unit = rows.units[first + r], low = rows.lows[first + r];
+    for (int64_t o = 0; o < PANEL; ++o) to[o] = (whole[o] * unit + of_weights[o] * low) * scales[o] + bias[o];
+  }
 }
 
 void multiply(const Rounded& rows, const Product& p, Floats& out) {
@@ -131,19 +146,19 @@ void multiply(const Rounded& rows, const Product& p, Floats& out) {
 void add_and_norm(float* rows, const float* more, int64_t num, int64_t width, const Norm& norm, float eps) {
   for (int64_t t = 0; t < num; ++t) {
     float* row = rows + t * width;
-    v16 total = all(0), squares = all(0);
-    for (int64_t i = 0; i < width; i += LANES) {
-      const v16 value = more ? load(row + i) + load(more + t * width + i) : load(row + i);
+    vf total = all(0), squares = all(0);
+    for (int64_t i = 0; i < width; i += kLanes) {
+      const vf value = more ? load(row + i) + load(more + t * width + i) : load(row + i);
       store(row + i, value);
       total += value;
     }
-    const v16 mean = all(sum(total) / width);
-    for (int64_t i = 0; i < width; i += LANES) {
-      const v16 off = load(row + i) - mean;
+    const float mean = sum(total) / width;
+    for (int64_t i = 0; i < width; i += kLanes) {
+      const vf off = load(row + i) - mean;
       squares += off * off;
     }
-    const v16 factor = all(1 / __builtin_sqrtf(sum(squares) / width + eps));
-    for (int64_t i = 0; i < width; i += LANES)
+    const float factor = 1 / __builtin_sqrtf(sum(squares) / width + eps);
+    for (int64_t i = 0; i < width; i += kLanes)
       store(row + i, (load(row + i) - mean) * factor * load(norm.weight + i) + load(norm.bias + i));
   }
 }
@@ -154,45 +169,52 @@ void attend_some(const float* qkv, int64_t first, int64_t num, int64_t width, co
                  const Floats& values, Floats& odds, float* out) {
   const int64_t padded = keys.size() / SIZE, stride = 3 * width;
   const float scale = 1 / __builtin_sqrtf(float(SIZE));
-  v16 most[Q], total[Q], found[Q][SIZE / LANES];
-  for (int64_t q = 0; q < Q; ++q) most[q] = all(-1e30f), total[q] = all(0);
-  for (int64_t s = 0; s < padded; s += LANES) {
-    v16 scores[Q];
+  vf most[Q];
+  float share[Q];
+  for (int64_t q = 0; q < Q; ++q) most[q] = all(-1e30f);
+  for (int64_t s = 0; s < padded; s += kLanes) {
+    vf scores[Q];
     for (int64_t q = 0; q < Q; ++q) scores[q] = all(0);
     for (int64_t e = 0; e < SIZE; ++e) {
-      const v16 key = load(&keys[e * padded + s]);
-      for (int64_t q = 0; q < Q; ++q) scores[q] += all(qkv[(first + q) * stride + e]) * key;
+      const vf key = load(&keys[e * padded + s]);
+      for (int64_t q = 0; q < Q; ++q) scores[q] += qkv[(first + q) * stride + e] * key;
     }
-    const __mmask16 beyond = s + LANES > num ? _cvtu32_mask16(0xffffu << (num - s)) : _cvtu32_mask16(0);
     for (int64_t q = 0; q < Q; ++q) {
-      scores[q] = (v16)_mm512_mask_blend_ps(beyond, (__m512)(scores[q] * all(scale)), (__m512)all(-1e30f));
+      scores[q] = places() + (int32_t)s < (int32_t)num ? scores[q] * scale : all(-1e30f);
       store(&odds[q * padded + s], scores[q]);
       most[q] = larger(most[q], scores[q]);
     }
   }
   for (int64_t q = 0; q < Q; ++q) {
-    const v16 top = all(_mm512_reduce_max_ps((__m512)most[q]));
-    for (int64_t s = q * padded; s < (q + 1) * padded; s += LANES) {
-      const v16 weight = exp_of(load(&odds[s]) - top);
+    const float top = largest(most[q]);
+    vf total = all(0);
+    for (int64_t s = q * padded; s < (q + 1) * padded; s += kLanes) {
+      const vf weight = exponential(load(&odds[s]) - top);
       store(&odds[s], weight);
-      total[q] += weight;
+      total += weight;
     }
-    for (auto& part : found[q]) part = all(0);
+    share[q] = 1 / sum(total);
   }
-  for (int64_t s = 0; s < num; ++s)
-    for (int64_t e = 0; e < SIZE / LANES; ++e) {
-      const v16 value = load(&values[s * SIZE + e * LANES]);
-      for (int64_t q = 0; q < Q; ++q) found[q][e] += all(odds[q * padded + s]) * value;
+  for (int64_t e = 0; e < SIZE; e += 2 * kLanes) {
+    vf left[Q], right[Q];
+    for (int64_t q = 0; q < Q; ++q) left[q] = right[q] = all(0);
+    for (int64_t s = 0; s < num; ++s) {
+      const vf low = load(&values[s * SIZE + e]), high = load(&values[s * SIZE + e + kLanes]);
+      for (int64_t q = 0; q < Q; ++q) {
+        left[q] += odds[q * padded + s] * low;
+        right[q] += odds[q * padded + s] * high;
+      }
     }
-  for (int64_t q = 0; q < Q; ++q) {
-    const v16 share = all(1 / sum(total[q]));
-    for (int64_t e = 0; e < SIZE / LANES; ++e) store(out + (first + q) * width + e * LANES, found[q][e] * share);
+    for (int64_t q = 0; q < Q; ++q) {
+      store(out + (first + q) * width + e, left[q] * share[q]);
+      store(out + (first + q) * width + e + kLanes, right[q] * share[q]);
+    }
   }
 }
 
 void attend(const float* qkv, int64_t num, int64_t width, Floats& keys, Floats& values, Floats& odds,
             float* out) {
-  const int64_t padded = (num + LANES - 1) / LANES * LANES;
+  const int64_t padded = (num + kLanes - 1) / kLanes * kLanes;
   keys.assign(SIZE * padded, 0);
   odds.resize(QUERIES * padded);
   values.resize(num * SIZE);
@@ -207,7 +229,7 @@ void attend(const float* qkv, int64_t num, int64_t width, Floats& keys, Floats& 
 }
 }  // namespace
 
-extern "C" int bert_able() { return 1; }
+extern "C" int64_t bert_panel() { return PANEL; }
 
 // `rows` (num, width) are embedded tokens, not yet normed, and are overwritten by the last layer's states.
 extern "C" void bert_states(float* rows, int64_t num, int64_t width, const Norm* first, const Layer* layers,
@@ -225,13 +247,13 @@ extern "C" void bert_states(float* rows, int64_t num, int64_t width, const Norm*
     add_and_norm(rows, seen.data(), num, width, layer->after_attention, eps);
     round_rows(rows, num, width, rounded);
     multiply(rounded, layer->up, wide);
-    for (int64_t i = 0; i < num * layer->up.outs; i += LANES) store(&wide[i], gelu(load(&wide[i])));
+    for (int64_t i = 0; i < num * layer->up.outs; i += kLanes) store(&wide[i], gelu(load(&wide[i])));
     round_rows(wide.data(), num, layer->up.outs, rounded);
     multiply(rounded, layer->down, seen);
     add_and_norm(rows, seen.data(), num, width, layer->after_mlp, eps);
   }
 }
 #else
-extern "C" int bert_able() { return 0; }
+extern "C" int64_t bert_panel() { return 0; }
 extern "C" void bert_states(float*, int64_t, int64_t, const void*, const void*, int64_t, float) {}
 #endif

@@ -1,4 +1,4 @@
-"""A BERT encoder over 8-bit weights: C++ on one thread where the processor multiplies bytes (VNNI), else numpy.
+"""A BERT encoder over 8-bit weights: C++ on one thread (with VNNI or AVX2), else numpy.
 
 A text's states do not depend on what is encoded beside it. The C++ path rounds activations to 8 bits for each token;
 numpy multiplies in float32.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spiritsafe.native import native
 
 Floats = NDArray[np.float32]
-PANEL, HEAD = 64, 32  # what the C++ is written for: outputs side by side, numbers of a head
+WIDTHS, HEAD = 64, 32  # what the C++ is written for: what widths are a multiple of, numbers of a head
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Bert:
         """The last layer's states of a text's tokens, (T, width)."""
         rows = np.ascontiguousarray(self.embedded(ids), np.float32)
         library = _library()
-        if library is None or rows.shape[1] != HEAD * self.heads or rows.shape[1] % PANEL:
+        if library is None or rows.shape[1] != HEAD * self.heads or rows.shape[1] % WIDTHS:
             return self._plain(rows)
         norm, layers = self._packed
         library.bert_states(rows.ctypes.data, *rows.shape, norm, layers, len(self.layers), self.eps)
@@ -129,7 +129,9 @@ class Bert:
 
     def _product(self, product: Product) -> "_Product":
         ins, outs = product.weights.shape
-        panels = product.weights.reshape(ins // 4, 4, outs // PANEL, PANEL).transpose(2, 0, 3, 1)
+        library = _library()
+        assert library
+        panels = product.weights.reshape(ins // 4, 4, -1, library.bert_panel()).transpose(2, 0, 3, 1)
         sums = product.weights.sum(0, dtype=np.int32).astype(np.float32)
         return _Product(*self._pointers(panels, sums, product.scales, product.bias), ins, outs)
 
@@ -163,7 +165,7 @@ class _Layer(ctypes.Structure):
 @cache
 def _library() -> ctypes.CDLL | None:
     library = native(Path(__file__).with_name("bert.cpp"))
-    if library is None or not library.bert_able():
+    if library is None or not library.bert_panel():
         return None
     number, pointer = ctypes.c_int64, ctypes.c_void_p
     library.bert_states.argtypes = [

@@ -11,6 +11,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "../../vectors.h"
+
 namespace c10 {
 struct BFloat16;
 }
@@ -22,10 +24,7 @@ void brgemm_release(bool);
 }  // namespace at::native::cpublas
 
 namespace {
-constexpr int L = 16;    // tokens of a vector
 constexpr int VB = 128;  // vocabulary rows of a block
-typedef float vf __attribute__((vector_size(4 * L), aligned(4)));
-typedef int32_t vi __attribute__((vector_size(4 * L), aligned(4)));
 typedef uint16_t bf16;
 #if defined(__AVX512BF16__) || defined(__AMX_BF16__)
 constexpr bool HALF = true;  // products in bf16
@@ -33,8 +32,6 @@ constexpr bool HALF = true;  // products in bf16
 constexpr bool HALF = false;
 #endif
 
-inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
-inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
 inline bf16 narrow(float x) {
   uint32_t b;
   std::memcpy(&b, &x, 4);
@@ -42,8 +39,6 @@ inline bf16 narrow(float x) {
 }
 inline void put(float* to, vf x) { store(to, x); }
 inline void put(bf16* to, vf x) {
-  typedef uint32_t vu __attribute__((vector_size(4 * L)));
-  typedef uint16_t vh __attribute__((vector_size(2 * L), aligned(2)));
   vu b = (vu)x;
   b = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
   *reinterpret_cast<vh*>(to) = __builtin_convertvector(b, vh);
@@ -82,12 +77,13 @@ inline void turned(const bf16* x, int64_t m, int64_t d, bf16* to) {
     }
 }
 
-// A 16 x 16 block in place: swaps halves, then quarters, and so on.
+// As many vectors as each has lanes, turned in place: swaps halves, then quarters, and so on.
 inline void turn(vi* r) {
-  const vi lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  for (int step = 8; step; step /= 2) {
-    const vi lower = (lane & step) ? lane - step + L : lane, upper = (lane & step) ? lane + L : lane + step;
-    for (int i = 0; i < L; i++)
+  vi lane;
+  for (int i = 0; i < kLanes; i++) lane[i] = i;
+  for (int step = kLanes / 2; step; step /= 2) {
+    const vi lower = (lane & step) ? lane - step + kLanes : lane, upper = (lane & step) ? lane + kLanes : lane + step;
+    for (int i = 0; i < kLanes; i++)
       if (!(i & step)) {
         const vi a = r[i], b = r[i + step];
         r[i] = __builtin_shuffle(a, b, lower);
@@ -98,28 +94,28 @@ inline void turn(vi* r) {
 
 // bf16 of two rows in one vector, the first in the lower halves.
 inline vi couple(vf a, vf b) {
-  typedef uint32_t vu __attribute__((vector_size(4 * L)));
   const vu x = (vu)a, y = (vu)b;
   return (vi)((x + 0x7fff + ((x >> 16) & 1)) >> 16 | ((y + 0x7fff + ((y >> 16) & 1)) & 0xffff0000));
 }
 
 // VB rows of M floats -> M rows of VB, as T.
 inline void turn(const float* x, int64_t m, float* to) {
-  for (int64_t j = 0; j < m; j += L)
-    for (int64_t i = 0; i < VB; i += L) {
-      vi r[L];
-      for (int l = 0; l < L; l++) r[l] = (vi)load(x + (i + l) * m + j);
+  for (int64_t j = 0; j < m; j += kLanes)
+    for (int64_t i = 0; i < VB; i += kLanes) {
+      vi r[kLanes];
+      for (int l = 0; l < kLanes; l++) r[l] = (vi)load(x + (i + l) * m + j);
       turn(r);
-      for (int l = 0; l < L; l++) store(to + (j + l) * VB + i, (vf)r[l]);
+      for (int l = 0; l < kLanes; l++) store(to + (j + l) * VB + i, (vf)r[l]);
     }
 }
 inline void turn(const float* x, int64_t m, bf16* to) {
-  for (int64_t j = 0; j < m; j += L)
-    for (int64_t i = 0; i < VB; i += 2 * L) {
-      vi r[L];
-      for (int l = 0; l < L; l++) r[l] = couple(load(x + (i + 2 * l) * m + j), load(x + (i + 2 * l + 1) * m + j));
+  for (int64_t j = 0; j < m; j += kLanes)
+    for (int64_t i = 0; i < VB; i += 2 * kLanes) {
+      vi r[kLanes];
+      for (int l = 0; l < kLanes; l++)
+        r[l] = couple(load(x + (i + 2 * l) * m + j), load(x + (i + 2 * l + 1) * m + j));
       turn(r);
-      for (int l = 0; l < L; l++) *reinterpret_cast<vi*>(to + (j + l) * VB + i) = r[l];
+      for (int l = 0; l < kLanes; l++) *reinterpret_cast<vi*>(to + (j + l) * VB + i) = r[l];
     }
 }
 
@@ -160,7 +156,6 @@ inline void gather(const bf16* x, const int32_t* rows, int64_t n, int64_t d, flo
 }
 inline vi couple(const float* a, const float* b) { return couple(load(a), load(b)); }
 inline vi couple(const bf16* a, const bf16* b) {
-  typedef uint16_t vh __attribute__((vector_size(2 * L), aligned(2)));
   const auto wide = [](const bf16* x) { return __builtin_convertvector(*reinterpret_cast<const vh*>(x), vi); };
   return wide(a) | wide(b) << 16;
 }
@@ -173,7 +168,7 @@ void gather(const S* x, const int32_t* rows, int64_t n, int64_t d, bf16* to) {
     const S *a = x + (rows ? rows[r] : r) * d, *b = x + (rows ? rows[next] : next) * d;
     uint32_t* out = reinterpret_cast<uint32_t*>(to + r * d);
     int64_t c = 0;
-    for (; c + L <= d; c += L) *reinterpret_cast<vi*>(out + c) = couple(a + c, b + c);
+    for (; c + kLanes <= d; c += kLanes) *reinterpret_cast<vi*>(out + c) = couple(a + c, b + c);
     for (; c < d; c++) out[c] = half_bits(a[c]) | half_bits(b[c]) << 16;
   }
 }
@@ -217,7 +212,7 @@ void products(const float* g, const std::vector<int32_t>& rows, const S* hidden,
       for (int64_t i = 0; i < n; i++) std::copy_n(g + list[i] * m, m, part.data() + i * m);
       std::fill(part.begin() + n * m, part.end(), 0.0f);
       if (dhead) {
-        for (int64_t i = 0; i < VB * m; i += L) put(left.data() + i, load(part.data() + i));
+        for (int64_t i = 0; i < VB * m; i += kLanes) put(left.data() + i, load(part.data() + i));
         multiply(VB, d, m, m, d, d, false, left.data(), factor.data(), found.data());
         for (int64_t i = 0; i < n; i++)
           for (int64_t c = 0; c < d; c++) dhead[list[i] * d + c] += found[i * d + c];

@@ -1,7 +1,7 @@
 // The loss of a tile of logits and its gradient by them; see tiles.py for how it is called.
 //
 // A tile lies as [V x M] (M tokens side by side), so that every pass over it is vertical: sums over the
-// vocabulary need no horizontal step, and 16 tokens share one vector. V is cut into blocks of VB rows, shared
+// vocabulary need no horizontal step, and `kLanes` tokens share one vector. V is cut into blocks of VB rows, shared
 // out over threads. `squares` (V) are the sums of squares of the gradient's rows.
 #include <omp.h>
 
@@ -10,34 +10,10 @@
 #include <cstring>
 #include <vector>
 
+#include "../../vectors.h"
+
 namespace {
-constexpr int L = 16;    // tokens of a vector
 constexpr int VB = 128;  // vocabulary rows of a block
-typedef float vf __attribute__((vector_size(4 * L), aligned(4)));
-typedef int32_t vi __attribute__((vector_size(4 * L), aligned(4)));
-
-inline vf all(float x) { return vf{} + x; }
-inline vf load(const float* p) { return *reinterpret_cast<const vf*>(p); }
-inline void store(float* p, vf x) { *reinterpret_cast<vf*>(p) = x; }
-inline vf larger(vf a, vf b) { return a > b ? a : b; }
-
-// exp to about 1e-7 relative; arguments below -87 give the smallest normal number, never 0.
-inline vf exp_of(vf x) {
-  x = larger(x, all(-87.0f));
-  x = x < 88.0f ? x : all(88.0f);
-  const vf shift = all(12582912.0f);
-  const vf n = (x * 1.44269504f + shift) - shift;
-  const vf r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  vf p = all(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  const vi e = (__builtin_convertvector(n, vi) + 127) << 23;
-  return p * (vf)e;
-}
 
 // Natural logarithm of positive normal numbers, to about 1e-7.
 inline vf log_of(vf x) {
@@ -66,35 +42,34 @@ struct Sums {
   std::vector<float> top, sum;
   explicit Sums(int64_t m) : top(m, -1e30f), sum(m, 0.0f) {}
   void add(const float* block, int64_t rows, int64_t m, float scale) {
-    for (int64_t j = 0; j < m; j += L) {
+    for (int64_t j = 0; j < m; j += kLanes) {
       const vf old = load(&top[j]);
       vf most = old;
       for (int64_t v = 0; v < rows; v++) most = larger(most, load(block + v * m + j) * scale);
       vf total{};  // of the block first: adding small to large terms one by one rounds too often
-      for (int64_t v = 0; v < rows; v++) total += exp_of(load(block + v * m + j) * scale - most);
+      for (int64_t v = 0; v < rows; v++) total += exponential(load(block + v * m + j) * scale - most);
       store(&top[j], most);
-      store(&sum[j], load(&sum[j]) * exp_of(old - most) + total);
+      store(&sum[j], load(&sum[j]) * exponential(old - most) + total);
     }
   }
   void add(const Sums& other) {
-    for (size_t j = 0; j < top.size(); j += L) {
+    for (size_t j = 0; j < top.size(); j += kLanes) {
       const vf a = load(&top[j]), b = load(&other.top[j]), most = larger(a, b);
-      store(&sum[j], load(&sum[j]) * exp_of(a - most) + load(&other.sum[j]) * exp_of(b - most));
+      store(&sum[j], load(&sum[j]) * exponential(a - most) + load(&other.sum[j]) * exponential(b - most));
       store(&top[j], most);
     }
   }
   void write(float* out) const {
-    for (size_t j = 0; j < top.size(); j += L) store(out + j, load(&top[j]) + log_of(load(&sum[j])));
+    for (size_t j = 0; j < top.size(); j += kLanes) store(out + j, load(&top[j]) + log_of(load(&sum[j])));
   }
 };
 
 // The sum of squares of each row.
 inline void measure(const float* g, int64_t rows, int64_t m, float* squares) {
   for (int64_t i = 0; i < rows; i++) {
-    vf sum{};
-    for (int64_t j = 0; j < m; j += L) sum += load(g + i * m + j) * load(g + i * m + j);
-    squares[i] = 0;
-    for (int l = 0; l < L; l++) squares[i] += sum[l];
+    vf found{};
+    for (int64_t j = 0; j < m; j += kLanes) found += load(g + i * m + j) * load(g + i * m + j);
+    squares[i] = sum(found);
   }
 }
 
@@ -111,12 +86,12 @@ struct Totals {
 template <int KIND>
 void derive(const float* s, float* t, int64_t rows, int64_t m, float scale, float beta, const float* ls,
             const float* lt, Totals& to) {
-  for (int64_t j = 0; j < m; j += L) {
+  for (int64_t j = 0; j < m; j += kLanes) {
     const vf student_sum = load(ls + j), teacher_sum = load(lt + j);
     vf loss{}, mean{};
     for (int64_t v = 0; v < rows; v++) {
       const vf a = load(s + v * m + j) * scale - student_sum, b = load(t + v * m + j) * scale - teacher_sum;
-      const vf q = exp_of(a), p = exp_of(b);
+      const vf q = exponential(a), p = exponential(b);
       vf g;
       if (KIND == FORWARD) {
         loss += p * (b - a);
@@ -164,12 +139,12 @@ void dense(int64_t m, int64_t v, int kind, float scale, float beta, const float*
   const float share = (1 - text) * scale;
   const auto finish = [&](int64_t at, int64_t end) {  // the derivatives by the probabilities -> by the logits
     for (int64_t i = at; i < end; i++)
-      for (int64_t j = 0; j < m; j += L) {
+      for (int64_t j = 0; j < m; j += kLanes) {
         vf slope = load(t + i * m + j);
         const vf raw = load(s + i * m + j);
-        if (!forward) slope = exp_of(raw * scale - load(ls + j)) * (slope - load(&mean[j]));
+        if (!forward) slope = exponential(raw * scale - load(ls + j)) * (slope - load(&mean[j]));
         slope *= share;
-        if (text > 0) slope += exp_of(raw - load(ls1 + j)) * text;
+        if (text > 0) slope += exponential(raw - load(ls1 + j)) * text;
         store(t + i * m + j, slope * load(weight + j));
       }
     for (int64_t j = 0; j < m; j++)
@@ -198,10 +173,10 @@ void sparse(int64_t m, int64_t v, float scale, float* s, const float* tail, cons
             const float* slope1, int64_t k, const int64_t* ids, const float* at_ids, float* squares) {
 #pragma omp parallel for schedule(static)
   for (int64_t i = 0; i < v; i++) {
-    for (int64_t j = 0; j < m; j += L) {
+    for (int64_t j = 0; j < m; j += kLanes) {
       const vf raw = load(s + i * m + j);
-      vf x = exp_of(raw * scale - load(tail + j)) * load(slope + j);
-      if (slope1) x += exp_of(raw - load(tail1 + j)) * load(slope1 + j);
+      vf x = exponential(raw * scale - load(tail + j)) * load(slope + j);
+      if (slope1) x += exponential(raw - load(tail1 + j)) * load(slope1 + j);
       store(s + i * m + j, x);
     }
     measure(s + i * m, 1, m, squares + i);

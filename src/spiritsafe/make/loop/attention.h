@@ -66,7 +66,7 @@ struct Attention {
       return heads;
     }
   };
-  static constexpr long kBlock = 8 * kTile;  // queries of a block in the backward pass
+  static constexpr long kBlock = 96;  // queries of a block in the backward pass, a whole number of tiles
 
   static long whole(long count, long of) { return (count + of - 1) / of * of; }
 
@@ -101,7 +101,7 @@ struct Attention {
       float* scores = own.scores.data() + m * wide;
       const float most = soften(scores, first + m + 1, seen, totals[m]);
       kept.mass[(at + m) * s.heads + head] = most + std::log(totals[m]);
-      for (long t = 0; t < seen; t += 16) narrow(widen(scores + t), own.narrow_scores.data() + m * wide + t);
+      for (long t = 0; t < seen; t += kLanes) narrow(widen(scores + t), own.narrow_scores.data() + m * wide + t);
     }
     for (long p = 0; p < own.values.panels; ++p) {
       float mixed[kTile * kPanel];
@@ -117,15 +117,13 @@ struct Attention {
   float soften(float* scores, long length, long seen, float& total) const {
     const float scale = 1.0f / std::sqrt((float)s.dim);
     std::fill(scores + length, scores + seen, -INFINITY);
-    v16 tops = widen(scores);
-    for (long t = 16; t < seen; t += 16) tops = widen(scores + t) > tops ? widen(scores + t) : tops;
-    float most = tops[0];
-    for (int i = 1; i < 16; ++i) most = std::max(most, tops[i]);
-    most *= scale;
-    for (long t = 0; t < seen; t += 16) *(v16*)(scores + t) = exponential(widen(scores + t) * scale - most);
+    vf tops = widen(scores);
+    for (long t = kLanes; t < seen; t += kLanes) tops = larger(tops, widen(scores + t));
+    const float most = largest(tops) * scale;
+    for (long t = 0; t < seen; t += kLanes) store(scores + t, exponential(widen(scores + t) * scale - most));
     std::fill(scores + length, scores + seen, 0.0f);
-    v16 sums = {};
-    for (long t = 0; t < seen; t += 16) sums += widen(scores + t);
+    vf sums = {};
+    for (long t = 0; t < seen; t += kLanes) sums += widen(scores + t);
     total = sum(sums);
     return most;
   }
@@ -219,8 +217,8 @@ struct Attention {
     float *scores = own.scores.data() + at, *slopes = own.dscores.data() + at, mean = 0;
     for (long d = 0; d < s.dim; ++d) mean += ::wide(dout[d]) * ::wide(kept.mixed[t * all + head * s.dim + d]);
     std::fill(scores + length, scores + seen, -INFINITY), std::fill(slopes + length, slopes + seen, mean);
-    for (long i = 0; i < seen; i += 16) {
-      const v16 share = exponential(widen(scores + i) * scale - mass);
+    for (long i = 0; i < seen; i += kLanes) {
+      const vf share = exponential(widen(scores + i) * scale - mass);
       narrow(share, own.narrow_scores.data() + at + i);
       narrow(share * (widen(slopes + i) - mean) * scale, own.narrow_dscores.data() + at + i);
     }

@@ -12,10 +12,10 @@
 namespace {
 
 inline float rms_scale(const float* x, long count, double eps) {
-  v16 squares = {};
+  vf squares = {};
   float rest = 0;
   long i = 0;
-  for (; i + 16 <= count; i += 16) squares += widen(x + i) * widen(x + i);
+  for (; i + kLanes <= count; i += kLanes) squares += widen(x + i) * widen(x + i);
   for (; i < count; ++i) rest += x[i] * x[i];
   return 1.0f / std::sqrt((sum(squares) + rest) / (float)count + (float)eps);
 }
@@ -66,7 +66,7 @@ struct Llama final : Layer, Attention<T> {
 
   explicit Llama(const Shape& shape) : Attention<T>(shape) {}
 
-  // Rows of the fused matrices: queries, keys, values; gates and ups in turn, 16 of each.
+  // Rows of the fused matrices: queries, keys, values; gates and ups in turn, `kSide` of each.
   template <class X>
   std::vector<X*> qkv_rows(X* const* given) const {
     std::vector<X*> rows(width, nullptr);
@@ -77,11 +77,13 @@ struct Llama final : Layer, Attention<T> {
     }
     return rows;
   }
+  static int side(long n) { return n % kPanel < kSide ? GATE : UP; }
+  static long place_in_side(long n) { return n / kPanel * kSide + n % kSide; }
   template <class X>
   std::vector<X*> gate_up_rows(X* const* given) const {
     std::vector<X*> rows(2 * s.inner, nullptr);
     for (long n = 0; n < 2 * s.inner; ++n)
-      if (X* from = given[n % 32 < 16 ? GATE : UP]) rows[n] = from + (n / 32 * 16 + n % 16) * s.hidden;
+      if (X* from = given[side(n)]) rows[n] = from + place_in_side(n) * s.hidden;
     return rows;
   }
   template <class X>
@@ -151,13 +153,15 @@ struct Llama final : Layer, Attention<T> {
       multiply(kept.mixed, all, rows, out, add(kept.x, kept.middle, Q_BIAS + O));
       norm_rows(kept.middle, NORM2, rows, own);
       multiply(own.input + 0, hidden, rows, gate_up, [&](long m, long p, const float* values) {
-        const long n = p * 16;
-        v16 gate = widen(values), up = widen(values + 16);
-        if (const float* from = weights[Q_BIAS + GATE].data()) gate += widen(from + n);
-        if (const float* from = weights[Q_BIAS + UP].data()) up += widen(from + n);
-        T* to = kept.gate_up + m * 2 * inner + p * kPanel;
-        narrow(gate, to), narrow(up, to + 16);
-        narrow(gate / (1.0f + exponential(-gate)) * up, own.inside + m * inner + n);
+        for (long j = 0; j < kSide; j += kLanes) {
+          const long n = p * kSide + j;
+          vf gate = widen(values + j), up = widen(values + j + kSide);
+          if (const float* from = weights[Q_BIAS + GATE].data()) gate += widen(from + n);
+          if (const float* from = weights[Q_BIAS + UP].data()) up += widen(from + n);
+          T* to = kept.gate_up + m * 2 * inner + p * kPanel + j;
+          narrow(gate, to), narrow(up, to + kSide);
+          narrow(gate / (1.0f + exponential(-gate)) * up, own.inside + m * inner + n);
+        }
       });
       multiply(own.inside + 0, inner, rows, down, add(kept.middle, y, Q_BIAS + DOWN));
     }
@@ -217,7 +221,7 @@ struct Llama final : Layer, Attention<T> {
   std::vector<float*> gate_up_biases(float* const* grads) const {
     std::vector<float*> to(2 * s.inner, nullptr);
     for (long n = 0; n < 2 * s.inner; ++n)
-      if (float* from = grads[Q_BIAS + (n % 32 < 16 ? GATE : UP)]) to[n] = from + n / 32 * 16 + n % 16;
+      if (float* from = grads[Q_BIAS + side(n)]) to[n] = from + place_in_side(n);
     return to;
   }
 
@@ -264,12 +268,13 @@ struct Llama final : Layer, Attention<T> {
   }
 
   static void through_gates(const float* dact, long count, const T* gate_up, T* dgate_up, T* act) {
-    for (long j = 0; j < count; j += 16) {
-      const v16 d = widen(dact + j), gate = widen(gate_up + 2 * j), up = widen(gate_up + 2 * j + 16);
-      const v16 open = 1.0f / (1.0f + exponential(-gate)), made = gate * open;
+    for (long j = 0; j < count; j += kLanes) {
+      const long at = j / kSide * kPanel + j % kSide;
+      const vf d = widen(dact + j), gate = widen(gate_up + at), up = widen(gate_up + at + kSide);
+      const vf open = 1.0f / (1.0f + exponential(-gate)), made = gate * open;
       narrow(made * up, act + j);
-      narrow(d * up * (open + made * (1.0f - open)), dgate_up + 2 * j);
-      narrow(d * made, dgate_up + 2 * j + 16);
+      narrow(d * up * (open + made * (1.0f - open)), dgate_up + at);
+      narrow(d * made, dgate_up + at + kSide);
     }
   }
 

@@ -51,8 +51,8 @@ void pack_panel(Operand<T>& to, long p, long inner, long columns, Row row) {
     if constexpr (pair == 1) {
       std::memcpy(out, parts[0], kPanel * sizeof(T));
     } else {
-      for (long j = 0; j < kPanel; j += 16)
-        *(u16*)(out + 2 * j) = (u16)widen(parts[0] + j) >> 16 | (u16)widen(parts[1] + j);
+      for (long j = 0; j < kPanel; j += kLanes)
+        *(vu*)(out + 2 * j) = (vu)widen(parts[0] + j) >> 16 | (vu)widen(parts[1] + j);
     }
   }
 }
@@ -118,9 +118,10 @@ void multiply(const T* a, long stride, long rows, const Operand<T>& b, Done done
 // The sum over the inner rows of both operands, for some columns of `a` against one panel of `b`.
 template <class T, class Done>
 void across(const Operand<T>& a, long pa, const Operand<T>& b, long pb, Done done) {
-  for (long first = 0; first < kPanel; first += 11) {
-    const long count = std::min(11L, kPanel - first);
-    alignas(64) float out[11 * kPanel];
+  constexpr long tiles = (kPanel + kTile - 1) / kTile, most = (kPanel + tiles - 1) / tiles;
+  for (long first = 0; first < kPanel; first += most) {
+    const long count = std::min(most, kPanel - first);
+    alignas(64) float out[most * kPanel];
     any_tile<T, true>(count, a.panel(pa) + first * kPair<T>, 0, b.panel(pb), a.inner, out);
     for (long m = 0; m < count; ++m) done(pa * kPanel + first + m, out + m * kPanel);
   }
@@ -128,7 +129,7 @@ void across(const Operand<T>& a, long pa, const Operand<T>& b, long pb, Done don
 
 inline void add_to(float* sums, const float* values, long count) {
   if (count == kPanel)
-    for (long j = 0; j < kPanel; j += 16) *(v16*)(sums + j) += *(const v16*)(values + j);
+    for (long j = 0; j < kPanel; j += kLanes) store(sums + j, load(sums + j) + load(values + j));
   else
     for (long j = 0; j < count; ++j) sums[j] += values[j];
 }

@@ -10,35 +10,38 @@
 #include <numeric>
 #include <vector>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
+#include "../../vectors.h"
+
 namespace {
 
-typedef float v16 __attribute__((vector_size(64), aligned(4)));
-typedef int32_t i16 __attribute__((vector_size(64), aligned(4)));
-typedef uint64_t u8 __attribute__((vector_size(64), aligned(8)));
-typedef double d8 __attribute__((vector_size(64), aligned(8)));
-typedef float f8 __attribute__((vector_size(32), aligned(4)));
+constexpr int kWords = kLanes / 2;  // numbers of 8 bytes in a vector
+typedef uint64_t vw __attribute__((vector_size(8 * kWords), aligned(8)));
+typedef double vd __attribute__((vector_size(8 * kWords), aligned(8)));
+typedef float half_vf __attribute__((vector_size(4 * kWords), aligned(4)));
 
 constexpr uint64_t kLow = 0xFFFFFFFF;
 
-inline u8 product_of_low_halves(u8 x, u8 y) {
-#ifdef __AVX512F__
-  return (u8)_mm512_mul_epu32((__m512i)x, (__m512i)y);
+inline vw product_of_low_halves(vw x, vw y) {
+#if defined(__AVX512F__)
+  return (vw)_mm512_mul_epu32((__m512i)x, (__m512i)y);
+#elif defined(__AVX2__)
+  return (vw)_mm256_mul_epu32((__m256i)x, (__m256i)y);
 #else
   return (x & kLow) * (y & kLow);
 #endif
 }
 
 struct Wide {
-  u8 high, low;
+  vw high, low;
 };
 
-inline Wide product(u8 x, uint64_t factor) {
-  const u8 f = u8{} + (factor & kLow), g = u8{} + (factor >> 32), low = product_of_low_halves(x, f);
-  const u8 one = product_of_low_halves(x >> 32, f) + (low >> 32), two = product_of_low_halves(x, g) + (one & kLow);
+inline Wide product(vw x, uint64_t factor) {
+  const vw f = vw{} + (factor & kLow), g = vw{} + (factor >> 32), low = product_of_low_halves(x, f);
+  const vw one = product_of_low_halves(x >> 32, f) + (low >> 32), two = product_of_low_halves(x, g) + (one & kLow);
   return {product_of_low_halves(x >> 32, g) + (one >> 32) + (two >> 32), (two << 32) | (low & kLow)};
 }
 
@@ -101,10 +104,10 @@ class Stream {
     return ready_[used_++];
   }
 
-  // Eight blocks of four numbers at once, a lane each.
+  // Blocks of four numbers, one in each lane.
   void fill() {
-    for (int done = 0; done < kReady; done += 32, counter_ += 8) {
-      u8 a = u8{1, 2, 3, 4, 5, 6, 7, 8} + counter_, b = {}, c = u8{} + step_, d = {};
+    for (int done = 0; done < kReady; done += 4 * kWords, counter_ += kWords) {
+      vw a = firsts() + counter_, b = {}, c = vw{} + step_, d = {};
       uint64_t key = seed_, other = 0;
 #pragma GCC unroll 10
       for (int round = 0; round < 10; ++round) {
@@ -112,7 +115,7 @@ class Stream {
         a = q.high ^ b ^ key, b = q.low, c = p.high ^ d ^ other, d = p.low;
         key += 0x9E3779B97F4A7C15u, other += 0xBB67AE8584CAA73Bu;
       }
-      for (int lane = 0; lane < 8; ++lane) {
+      for (int lane = 0; lane < kWords; ++lane) {
         uint64_t* out = ready_ + done + 4 * lane;
         out[0] = a[lane], out[1] = b[lane], out[2] = c[lane], out[3] = d[lane];
       }
@@ -120,32 +123,27 @@ class Stream {
     used_ = 0;
   }
 
+  static vw firsts() {
+    vw found;
+    for (int lane = 0; lane < kWords; ++lane) found[lane] = lane + 1;
+    return found;
+  }
+
   uint64_t seed_, step_, counter_ = 0, ready_[kReady];
   int used_ = kReady;
 };
-
-// e^x for x <= 0 within 2 units in the last place; below -87 it stays at e^-87.
-inline v16 exponential(v16 x) {
-  x = x < -87.0f ? v16{} - 87.0f : x;
-  const v16 shifted = x * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
-  const v16 r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-  v16 p = r * 1.98756915e-4f + 1.39819995e-3f;
-  p = p * r + 8.33345198e-3f, p = p * r + 4.16657962e-2f, p = p * r + 1.66666657e-1f, p = p * r + 0.5f;
-  p = p * r * r + r + 1.0f;
-  return (v16)((i16)p + ((i16)shifted << 23));
-}
 
 // exp((logits - most) / heat) into `out`; returns their sum.
 double weigh(const float* logits, long vocab, float most, float heat, float* out) {
   double sum = 0;
   long v = 0;
-  while (v + 16 <= vocab) {
-    v16 part = {};
-    for (const long end = std::min(vocab - 15, v + 1024); v < end; v += 16) {
-      const v16 p = exponential((*(const v16*)(logits + v) - most) / heat);
-      *(v16*)(out + v) = p, part += p;
+  while (v + kLanes <= vocab) {
+    vf part = {};
+    for (const long end = std::min(vocab - kLanes + 1, v + 1024); v < end; v += kLanes) {
+      const vf p = exponential((load(logits + v) - most) / heat);
+      store(out + v, p), part += p;
     }
-    for (int i = 0; i < 16; ++i) sum += part[i];
+    for (int i = 0; i < kLanes; ++i) sum += part[i];
   }
   for (; v < vocab; ++v) sum += out[v] = std::exp((logits[v] - most) / heat);
   return sum;
@@ -177,10 +175,10 @@ long race(Stream& stream, const float* weights, long vocab) {
     stream.exponentials(drawn, count);
     bool faster = count < 512 || first == 0;
     if (!faster) {
-      u8 any = {};
-      for (int i = 0; i < 512; i += 8)
-        any |= (u8)(*(const d8*)(drawn + i) < best * __builtin_convertvector(*(const f8*)(own + i), d8));
-      for (int lane = 0; lane < 8; ++lane) faster |= any[lane] != 0;
+      vw any = {};
+      for (int i = 0; i < 512; i += kWords)
+        any |= (vw)(*(const vd*)(drawn + i) < best * __builtin_convertvector(*(const half_vf*)(own + i), vd));
+      for (int lane = 0; lane < kWords; ++lane) faster |= any[lane] != 0;
     }
     for (long i = 0; faster && i < count; ++i)
       if (drawn[i] < best * own[i]) best = drawn[i] / own[i], winner = first + i;
@@ -189,14 +187,10 @@ long race(Stream& stream, const float* weights, long vocab) {
 }
 
 float most_of(const float* logits, long vocab) {
-  v16 most = v16{} - INFINITY;
+  vf most = all(-INFINITY);
   long v = 0;
-  for (; v + 16 <= vocab; v += 16) {
-    const v16 next = *(const v16*)(logits + v);
-    most = next > most ? next : most;
-  }
-  float found = -INFINITY;
-  for (int i = 0; i < 16; ++i) found = std::max(found, most[i]);
+  for (; v + kLanes <= vocab; v += kLanes) most = larger(most, load(logits + v));
+  float found = largest(most);
   for (; v < vocab; ++v) found = std::max(found, logits[v]);
   return found;
 }

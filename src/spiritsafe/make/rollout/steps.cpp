@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr long kKeys = 16;
+constexpr long kKeys = kLanes;
 
 template <class T>
 struct Matrix {
@@ -100,7 +100,7 @@ struct Llama final : Model {
   Array<float> stream, qkv;
 
   explicit Llama(const Shape& shape) : s(shape), layers(shape.layers) {
-    group = s.heads / s.kv_heads, padded = (s.dim + 15) / 16 * 16;
+    group = s.heads / s.kv_heads, padded = (s.dim + kLanes - 1) / kLanes * kLanes;
     width = ((s.heads + 2 * s.kv_heads) * s.dim + kPanel - 1) / kPanel * kPanel;
     lead = std::max(s.hidden, s.heads * s.dim);
     for (Layer& layer : layers) {
@@ -155,7 +155,7 @@ struct Llama final : Model {
     const long all = s.heads * s.dim, some = s.kv_heads * s.dim;
     part(to.qkv, {{Q, all}, {K, some}, {V, some}}, all);
     part(to.out, {{O, s.hidden}}, s.hidden);
-    part(to.gate_up, {{GATE, s.inner}, {UP, s.inner}}, 16);
+    part(to.gate_up, {{GATE, s.inner}, {UP, s.inner}}, kSide);
     part(to.down, {{DOWN, s.hidden}}, s.hidden);
 #pragma omp single
     {
@@ -196,9 +196,12 @@ struct Llama final : Model {
         multiply(layer.out, input + 0, lead, rows, add);
         norm_rows(layer.norm2, rows, nullptr);
         multiply(layer.gate_up, input + 0, lead, rows, [&](long m, long panel, const float* out) {
-          const v16 gate = widen(out), made = gate / (1.0f + exponential(-gate)) * widen(out + 16);
-          const long n = panel * 16;
-          for (long j = 0; j < std::min(16L, s.inner - n); ++j) narrow(made[j], inside + m * s.inner + n + j);
+          const long n = panel * kSide;
+          for (long i = 0; i < kSide; i += kLanes) {
+            const vf gate = widen(out + i), made = gate / (1.0f + exponential(-gate)) * widen(out + i + kSide);
+            for (long j = 0; j < std::min(kLanes, s.inner - n - i); ++j)
+              narrow(made[j], inside + m * s.inner + n + i + j);
+          }
         });
         multiply(layer.down, inside + 0, s.inner, rows, add);
       }
@@ -221,10 +224,10 @@ struct Llama final : Model {
   }
 
   float rms_scale(const float* x, long count) const {
-    v16 squares = {};
+    vf squares = {};
     float rest = 0;
     long i = 0;
-    for (; i + 16 <= count; i += 16) squares += widen(x + i) * widen(x + i);
+    for (; i + kLanes <= count; i += kLanes) squares += widen(x + i) * widen(x + i);
     for (; i < count; ++i) rest += x[i] * x[i];
     return 1.0f / std::sqrt((sum(squares) + rest) / (float)count + (float)s.eps);
   }
@@ -283,44 +286,43 @@ struct Llama final : Model {
     const float scale = 1.0f / std::sqrt((float)s.dim);
     const long whole = (length + kKeys - 1) / kKeys * kKeys;
     for (long t = 0; t < whole; t += kKeys) {
-      v16 dot[G] = {};
+      vf dot[G] = {};
       for (long d = 0; d < s.dim; ++d) {
         __builtin_prefetch(key + (t + 2 * kKeys) * s.dim + d * kKeys);
-        const v16 k = widen(key + t * s.dim + d * kKeys);
+        const vf k = widen(key + t * s.dim + d * kKeys);
         for (int g = 0; g < G; ++g) dot[g] += query[g * s.dim + d] * k;
       }
-      for (int g = 0; g < G; ++g) *(v16*)(scores + g * s.capacity + t) = dot[g] * scale;
+      for (int g = 0; g < G; ++g) ::store(scores + g * s.capacity + t, dot[g] * scale);
     }
     float total[G];
     for (int g = 0; g < G; ++g) total[g] = soften(scores + g * s.capacity, length, whole);
-    for (long first = 0; first < padded; first += 64) {
-      if (padded - first >= 64) mix<G, 4>(scores, total, value, length, first, out);
-      else for (long d = first; d < padded; d += 16) mix<G, 1>(scores, total, value, length, d, out);
-    }
+    long d = 0;
+    for (; d + 4 * kLanes <= padded; d += 4 * kLanes) mix<G, 4>(scores, total, value, length, d, out);
+    for (; d < padded; d += kLanes) mix<G, 1>(scores, total, value, length, d, out);
   }
 
   float soften(float* scores, long length, long whole) const {
     std::fill(scores + length, scores + whole, -INFINITY);
     const float most = *std::max_element(scores, scores + length);
-    v16 total = {};
-    for (long t = 0; t < whole; t += 16) *(v16*)(scores + t) = exponential(widen(scores + t) - most);
+    vf total = {};
+    for (long t = 0; t < whole; t += kKeys) ::store(scores + t, exponential(widen(scores + t) - most));
     std::fill(scores + length, scores + whole, 0.0f);
-    for (long t = 0; t < whole; t += 16) total += widen(scores + t);
+    for (long t = 0; t < whole; t += kKeys) total += widen(scores + t);
     return sum(total);
   }
 
-  template <int G, int L>  // L vectors of 16 values from `first`
+  template <int G, int L>  // L vectors of values from `first`
   void mix(const float* weights, const float* total, const T* value, long length, long first, T* out) const {
-    v16 acc[G][L] = {};
+    vf acc[G][L] = {};
     for (long t = 0; t < length; ++t)
       for (int i = 0; i < L; ++i) {
-        __builtin_prefetch(value + (t + 32) * padded + first + 16 * i);
-        const v16 v = widen(value + t * padded + first + 16 * i);
+        __builtin_prefetch(value + (t + 32) * padded + first + kLanes * i);
+        const vf v = widen(value + t * padded + first + kLanes * i);
         for (int g = 0; g < G; ++g) acc[g][i] += weights[g * s.capacity + t] * v;
       }
     for (int g = 0; g < G; ++g)
-      for (long d = first; d < std::min(s.dim, first + 16 * L); ++d)
-        narrow(acc[g][(d - first) / 16][(d - first) % 16] / total[g], out + g * s.dim + d);
+      for (long d = first; d < std::min(s.dim, first + kLanes * L); ++d)
+        narrow(acc[g][(d - first) / kLanes][(d - first) % kLanes] / total[g], out + g * s.dim + d);
   }
 };
 
