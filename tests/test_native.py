@@ -1,6 +1,8 @@
 """Our own C++ is built once, whole or not at all, and nothing depends on it."""
 
 import ctypes
+import platform
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from spiritsafe import native as module
 from spiritsafe.native import NativeWarning, native
 
+SOURCES = sorted(Path(module.__file__).parent.rglob("*.cpp"))
 TWICE = 'extern "C" int twice(int x) { return 2 * x; }'
 
 
@@ -61,3 +64,12 @@ def test_without_a_compiler_there_is_a_warning(tmp_path: Path, monkeypatch: pyte
 def test_it_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPIRITSAFE_NATIVE", "0")
     assert built(tmp_path) is None
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of the kind x86-64")
+@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64-v4", "sapphirerapids"])
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_no_vector_is_wider_than_the_registers(source: Path, processor: str) -> None:
+    command = ["g++", *module.FLAGS, "-O0", f"-march={processor}", "-Werror=psabi", "-S", "-o", "/dev/null"]
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

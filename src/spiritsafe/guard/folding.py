@@ -46,9 +46,9 @@ def _folded(library: ctypes.CDLL, raw: Sequence[bytes], common: Any) -> list[tup
     num, joined = len(raw), b"".join(raw)
     numbers = ctypes.c_int64 * num
     ends, out_ends, hides = numbers(*accumulate(map(len, raw))), numbers(), numbers()
-    out = ctypes.create_string_buffer(2 * len(joined) + 1)
-    library.fold_texts(joined, ends, num, TABLE_AT, common, len(common), out, out_ends, hides)
-    folds = ctypes.string_at(out, out_ends[-1] if num else 0)
+    out = np.empty(2 * len(joined) + 1, np.uint8)
+    library.fold_texts(joined, ends, num, TABLE_AT, common, len(common), out.ctypes.data, out_ends, hides)
+    folds = out[: out_ends[-1] if num else 0].tobytes()
     return [(folds[start:end].decode(), h) for (start, end), h in zip(pairwise([0, *out_ends]), hides, strict=True)]
 
 

@@ -36,6 +36,7 @@ typedef __m256i Sums;  // of 4 outputs, two each
 constexpr int64_t PANEL = 8, WIDTH = 2;
 inline Sums weights_at(const int8_t* from) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from)); }
 inline Sums four(const Step* from) { return _mm256_set1_epi64x(*(const int64_t*)from); }
+// In assembly since GCC 12 loads the steps of all rows first, and spills the sums.
 inline void add_products(Sums& sums, Sums steps, Sums weights) {
   Sums both;
   asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(both) : "x"(steps), "x"(weights));
