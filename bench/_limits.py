@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+from spiritsafe.make.rollout.engine import has_bfloat16
+
 READ_BYTES = 1 << 29
 SHAPES = ((2048, 2048, 2048), (4096, 1024, 2048), (1024, 576, 49152))
 
@@ -25,7 +27,8 @@ def gemm_peak_gflops(dtype: torch.dtype, threads: int | None = None, *, runs: in
 
 def best_peak_gflops(threads: int | None = None) -> float:
     """The rate of bfloat16 products, or of float32 ones where the processor has no faster."""
-    return max(gemm_peak_gflops(dtype, threads) for dtype in (torch.bfloat16, torch.float32))
+    dtypes = (torch.bfloat16, torch.float32) if has_bfloat16() else (torch.float32,)
+    return max(gemm_peak_gflops(dtype, threads) for dtype in dtypes)
 
 
 def bandwidth_gb_s(threads: int | None = None, *, runs: int = 4) -> float:

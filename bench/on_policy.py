@@ -1,12 +1,12 @@
 """On-policy distillation beside TRL's DistillationTrainer: answer tokens a second of generate + score + update.
 
-A student of 10 of SmolLM2-135M's 30 layers, all of it trained, writes answers, the whole model (bfloat16 where
-the processor has it) scores them; reverse KL, AdamW. Once every prompt has one answer, and once chat prompts of
-different length have four each, as advantages over a group need them. Both ignore end tokens; TRL without
-gradient checkpointing, in the faster of bfloat16 autocast and float32. Each run is two steps of which the
-second counts, runs alternate. `limit`: the products alone at the measured peak, 2 operations a weight for each
-token that is written, scored, or read by the student's forward, 4 for its backward; a prompt counts once
-however many answers it has, the head for answer tokens only.
+A student of 10 of SmolLM2-135M's 30 layers, all of it trained, writes answers, the whole model (bfloat16 where the
+processor has it) scores them; reverse KL, AdamW. Once every prompt has one answer, and once chat prompts of
+different length have four each, as advantages over a group need them. Both ignore end tokens; TRL without gradient
+checkpointing, in the faster of float32 and bfloat16 autocast, which is tried where the processor multiplies it.
+Each run is two steps of which the second counts, runs alternate. `limit`: the products alone at the measured peak,
+2 operations a weight for each token that is written, scored, or read by the student's forward, 4 for its backward;
+a prompt counts once however many answers it has, the head for answer tokens only.
 Not covered: answers that end early, several processes, a GPU.
 """
 
@@ -108,7 +108,9 @@ def some_prompts(tokenizer: Any) -> tuple[str, ...]:
 
 
 def faster(theirs: Callable[[bool], float]) -> bool:
-    """Whether TRL takes less time in bfloat16."""
+    """Whether TRL takes less time in bfloat16, where the processor multiplies it."""
+    if not has_bfloat16():
+        return False
     spent = {half: theirs(half) for half in (True, False)}
     note(f"{PEER}, s a step: bfloat16 {spent[True]:.2f}, float32 {spent[False]:.2f}")
     return spent[True] < spent[False]

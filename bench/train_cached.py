@@ -2,10 +2,11 @@
 
 A student of 10 of SmolLM2-135M's 30 layers, all of it trained by AdamW; a step is the same 8 sequences of 128
 to 512 tokens for all, an eighth of each being prompt. Ours reads a top-50 teacher, GKD runs the teacher
-(lmbda 0), SFT has none. Each peer in the faster of bfloat16 autocast and float32, without gradient
-checkpointing; SFT packed, which on processors masks attention densely, and padded. Each run is two steps of
-which the second counts, runs alternate. `limit`: the products alone at the measured peak, 6 operations a weight
-and token, the head's for answer tokens only; attention left out. Not covered: reading from disk, a GPU.
+(lmbda 0), SFT has none. Each peer without gradient checkpointing and in the faster of float32 and bfloat16 autocast,
+which is tried where the processor multiplies it; SFT packed, which on processors masks attention densely, and padded.
+Each run is two steps of which the second counts, runs alternate. `limit`: the products alone at the measured peak, 6
+operations a weight and token, the head's for answer tokens only; attention left out. Not covered: reading from disk, a
+GPU.
 """
 
 import copy
@@ -26,6 +27,7 @@ from spiritsafe.make.loop import train
 from spiritsafe.make.methods import Cached
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.prune import prune
+from spiritsafe.make.rollout.engine import has_bfloat16
 from spiritsafe.make.samples import Sample
 from spiritsafe.make.signals.kinds import SparseSignal
 from spiritsafe.models import open_model
@@ -166,7 +168,9 @@ def padded(rows: Sequence[dict[str, Any]], *, pad_id: int) -> dict[str, torch.Te
 
 
 def faster(name: str, peer: Callable[..., float]) -> Step:
-    """The peer in the dtype in which a step of it takes less time."""
+    """The peer in the dtype in which a step of it takes less time; float32 where no bfloat16 is multiplied."""
+    if not has_bfloat16():
+        return partial(peer, half=False)
     spent = {half: peer(half=half) for half in (True, False)}
     note(f"{TRL} {name}, s a step: bfloat16 {spent[True]:.2f}, float32 {spent[False]:.2f}")
     return partial(peer, half=spent[True] < spent[False])

@@ -16,24 +16,25 @@
 namespace {
 typedef std::vector<float> Floats;
 constexpr int64_t ROWS = 6, SIZE = 32, QUERIES = kLanes == 16 ? 8 : 6;  // SIZE: numbers of a head
+constexpr int64_t NEAR = 1 << 14;  // bytes
 
 #ifdef __AVX512VNNI__
 typedef uint8_t Step;
-typedef __m512i Sums;  // of 16 outputs
-constexpr int64_t PANEL = 64, WIDTH = 4;  // outputs side by side, in so many vectors of sums
+typedef __m512i Sums;
+constexpr int64_t PANEL = 64, WIDTH = 4, OUTS = 16;  // outputs side by side, in so many vectors of sums; of one vector
+typedef int32_t Whole __attribute__((vector_size(4 * OUTS)));
 inline Sums weights_at(const int8_t* from) { return _mm512_loadu_si512(from); }
 inline Sums four(const Step* from) { return _mm512_set1_epi32(*(const int32_t*)from); }
 // In assembly since GCC 12 copies the sum before each `_mm512_dpbusd_epi32`, and spills.
 inline void add_products(Sums& sums, Sums steps, Sums weights) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(steps), "v"(weights));
 }
-inline void write(const Sums* sums, int32_t* to) {
-  for (int64_t j = 0; j < WIDTH; ++j) _mm512_storeu_si512(to + 16 * j, sums[j]);
-}
+inline Whole whole(const Sums* sums, int64_t j) { return (Whole)sums[j]; }
 #else
 typedef int16_t Step;
-typedef __m256i Sums;  // of 4 outputs, two each
-constexpr int64_t PANEL = 8, WIDTH = 2;
+typedef __m256i Sums;  // two of each of 4 outputs
+constexpr int64_t PANEL = 8, WIDTH = 2, OUTS = 8;
+typedef int32_t Whole __attribute__((vector_size(4 * OUTS)));
 inline Sums weights_at(const int8_t* from) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from)); }
 inline Sums four(const Step* from) { return _mm256_set1_epi64x(*(const int64_t*)from); }
 // In assembly since GCC 12 loads the steps of all rows first, and spills the sums.
@@ -41,11 +42,13 @@ inline void add_products(Sums& sums, Sums steps, Sums weights) {
   Sums both;
   asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(both) : "x"(steps), "x"(weights));
 }
-inline void write(const Sums* sums, int32_t* to) {
+inline Whole whole(const Sums* sums, int64_t) {
   const __m256i both = _mm256_hadd_epi32(sums[0], sums[1]);  // outputs 0 1 4 5 2 3 6 7
-  _mm256_storeu_si256((__m256i*)to, _mm256_permute4x64_epi64(both, 0xD8));
+  return (Whole)_mm256_permute4x64_epi64(both, 0xD8);
 }
 #endif
+typedef float Outs __attribute__((vector_size(4 * OUTS), aligned(4)));
+inline Outs outs(const float* from) { return *(const Outs*)from; }
 
 struct Product {
   const int8_t* weights;
@@ -122,24 +125,29 @@ void tile(const Rounded& rows, int64_t first, const Product& p, int64_t panel, f
       for (int64_t j = 0; j < WIDTH; ++j) add_products(sums[r][j], one, weights[j]);
     }
   }
-  const float *of_weights = p.sums + panel * PANEL, *scales = p.scales + panel * PANEL, *bias = p.bias + panel * PANEL;
 #pragma GCC unroll 8
-  for (int64_t r = 0; r < R; ++r) {
-    int32_t whole[PANEL];
-    write(sums[r], whole);
-    float* to = out + (first + r) * p.outs + panel * PANEL;
-    const float unit = rows.units[first + r], low = rows.lows[first + r];
-    for (int64_t o = 0; o < PANEL; ++o) to[o] = (whole[o] * unit + of_weights[o] * low) * scales[o] + bias[o];
-  }
+  for (int64_t r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < PANEL / OUTS; ++j) {
+      const int64_t o = panel * PANEL + j * OUTS;
+      const Outs found = __builtin_convertvector(whole(sums[r], j), Outs) * rows.units[first + r];
+      *(Outs*)(out + (first + r) * p.outs + o) =
+          (found + outs(p.sums + o) * rows.lows[first + r]) * outs(p.scales + o) + outs(p.bias + o);
+    }
 }
 
+// A few panels of weights stay near while the rows pass by.
 void multiply(const Rounded& rows, const Product& p, Floats& out) {
   static constexpr decltype(&tile<1>) rest[ROWS] = {nullptr, tile<1>, tile<2>, tile<3>, tile<4>, tile<5>};
-  const int64_t num = rows.units.size(), whole = num / ROWS * ROWS;
+  const int64_t num = rows.units.size(), whole = num / ROWS * ROWS, panels = p.outs / PANEL;
+  const int64_t some = std::max<int64_t>(1, NEAR / (PANEL * p.ins));
   out.resize(num * p.outs);
-  for (int64_t panel = 0; panel < p.outs / PANEL; ++panel) {
-    for (int64_t t = 0; t < whole; t += ROWS) tile<ROWS>(rows, t, p, panel, out.data());
-    if (whole < num) rest[num - whole](rows, whole, p, panel, out.data());
+  for (int64_t first = 0; first < panels; first += some) {
+    const int64_t end = std::min(panels, first + some);
+    for (int64_t t = 0; t < whole; t += ROWS)
+      for (int64_t panel = first; panel < end; ++panel) tile<ROWS>(rows, t, p, panel, out.data());
+    for (int64_t panel = first; panel < end && whole < num; ++panel)
+      rest[num - whole](rows, whole, p, panel, out.data());
   }
 }
 
