@@ -56,7 +56,7 @@ def plainly(model: Bert, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> Flo
         return model.states(ids)
 
 
-@pytest.mark.skipif(bert._library() is None, reason="the processor multiplies no bytes (VNNI), or there is no compiler")
+@pytest.mark.skipif(bert._library() is None, reason="needs AVX2 and a compiler")
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 8, 9, 15, 16, 17, 33, 130])
 def test_the_two_ways_agree(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, ids = small(), [(7 * i) % 50 for i in range(length)]
