@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from spiritsafe.make.rollout.engine import has_bfloat16
+from spiritsafe.native import has_bfloat16
 
 READ_BYTES = 1 << 29
 SHAPES = ((2048, 2048, 2048), (4096, 1024, 2048), (1024, 576, 49152))

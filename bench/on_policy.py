@@ -29,9 +29,10 @@ from spiritsafe.make.loop.train import train
 from spiritsafe.make.methods.on_policy import Gkd, student
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.prune import prune
-from spiritsafe.make.rollout.engine import Rollout, has_bfloat16
+from spiritsafe.make.rollout.engine import Rollout
 from spiritsafe.make.samples import Sample
 from spiritsafe.models import open_model
+from spiritsafe.native import has_bfloat16
 from spiritsafe.recipe import TrainPart
 
 PROMPTS, PROMPT_TOKENS, LAYERS, STEPS, RUNS = 16, 48, 10, 2, 5

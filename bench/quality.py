@@ -33,7 +33,6 @@ from spiritsafe.make.batches import samples_of
 from spiritsafe.make.loop import Budget, train
 from spiritsafe.make.methods import from_cache
 from spiritsafe.make.prune import choose_cut, prune
-from spiritsafe.make.rollout.engine import has_bfloat16
 from spiritsafe.make.samples import Sample
 from spiritsafe.make.signals import Keep, fill, open_cache, tokenizer_digest
 from spiritsafe.measure.fidelity import fidelity, reference
@@ -87,7 +86,7 @@ def measure(seed: int) -> list[Row]:
 
 def half_is_faster(name: str, step: Callable[..., float]) -> bool:
     """Whether a peer takes less time in bfloat16: tried where the processor multiplies it."""
-    chosen: Any = faster(name, step) if has_bfloat16() else partial(step, half=False)
+    chosen: Any = faster(name, step)
     return bool(chosen.keywords["half"])
 
 

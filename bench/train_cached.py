@@ -27,10 +27,10 @@ from spiritsafe.make.loop import train
 from spiritsafe.make.methods import Cached
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.prune import prune
-from spiritsafe.make.rollout.engine import has_bfloat16
 from spiritsafe.make.samples import Sample
 from spiritsafe.make.signals.kinds import SparseSignal
 from spiritsafe.models import open_model
+from spiritsafe.native import has_bfloat16
 from spiritsafe.recipe import TrainPart
 
 LENGTHS, LAYERS, TOP, STEPS, RUNS = (128, 512, 300, 200, 400, 256, 350, 220), 10, 50, 2, 5

@@ -60,6 +60,11 @@ def processor_flags() -> frozenset[str]:
     return frozenset(found[0].split()) if found else frozenset()
 
 
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself."""
+    return bool(processor_flags() & {"avx512_bf16", "amx_bf16"})
+
+
 def _identity(source: Path, compiler: str, torch: bool) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     linked = metadata.version("torch") if torch else ""

@@ -1,8 +1,10 @@
-// Vectors of floats as wide as the processor's registers: 16 with AVX-512, else 8 (wider ones would live in memory).
+// Vectors of floats as wide as the processor's registers: 16 with AVX-512, else 8 (wider ones would live in memory);
+// bfloat16 beside them.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 namespace {
 
@@ -21,6 +23,35 @@ inline vf load(const float* from) { return *(const vf*)from; }
 inline void store(float* to, vf x) { *(vf*)to = x; }
 inline vf larger(vf a, vf b) { return a > b ? a : b; }
 inline vf smaller(vf a, vf b) { return a < b ? a : b; }
+
+inline vi places() {
+  vi found;
+  for (int i = 0; i < kLanes; ++i) found[i] = i;
+  return found;
+}
+
+using bf16 = uint16_t;
+
+inline void narrow(float x, float* out) { *out = x; }
+inline void narrow(float x, bf16* out) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  *out = (bf16)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+inline void narrow(vf x, float* out) { store(out, x); }
+inline void narrow(vf x, bf16* out) {
+  const vu bits = (vu)x;
+  *(vh*)out = __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, vh);
+}
+inline float wide(float x) { return x; }
+inline float wide(bf16 x) {
+  const uint32_t bits = (uint32_t)x << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+inline vf widen(const float* x) { return load(x); }
+inline vf widen(const bf16* x) { return (vf)(__builtin_convertvector(*(const vh*)x, vu) << 16); }
 
 // The lanes as one number, halves by halves.
 template <class Two>

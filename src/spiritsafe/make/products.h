@@ -25,34 +25,11 @@
 
 namespace {
 
-using bf16 = uint16_t;
-
 constexpr long kPanel = 32, kSide = kPanel / 2;  // columns; gates of a panel, which as many ups follow
 constexpr long kTile = kLanes == 16 ? 12 : 6;    // rows whose sums the registers hold
 constexpr long kLine = 64;                       // bytes of a cache line
 template <class T>
 constexpr long kPair = sizeof(T) == 2 ? 2 : 1;  // inner steps in a word of 4 bytes
-
-inline void narrow(float x, float* out) { *out = x; }
-inline void narrow(float x, bf16* out) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, 4);
-  *out = (bf16)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-inline void narrow(vf x, float* out) { store(out, x); }
-inline void narrow(vf x, bf16* out) {
-  const vu bits = (vu)x;
-  *(vh*)out = __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, vh);
-}
-inline float wide(float x) { return x; }
-inline float wide(bf16 x) {
-  const uint32_t bits = (uint32_t)x << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-inline vf widen(const float* x) { return load(x); }
-inline vf widen(const bf16* x) { return (vf)(__builtin_convertvector(*(const vh*)x, vu) << 16); }
 
 // acc + (two inner steps of bf16) or (one of float): weights of a vector of outputs times one row's value.
 inline vf fma(vf acc, const float* a, vf weights) { return acc + *a * weights; }
@@ -66,6 +43,15 @@ inline vf fma(vf acc, const bf16* a, vf weights) {
   acc += (vf)(both << 16) * (vf)(twice << 16);
   return acc + (vf)(both & 0xFFFF0000u) * (vf)(twice & 0xFFFF0000u);
 #endif
+}
+
+inline float rms_scale(const float* x, long count, double eps) {
+  vf squares = {};
+  float rest = 0;
+  long i = 0;
+  for (; i + kLanes <= count; i += kLanes) squares += widen(x + i) * widen(x + i);
+  for (; i < count; ++i) rest += x[i] * x[i];
+  return 1.0f / std::sqrt((sum(squares) + rest) / (float)count + (float)eps);
 }
 
 template <class X>

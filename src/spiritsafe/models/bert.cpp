@@ -67,12 +67,6 @@ struct Rounded {  // rows of steps; of each row what one is worth, and what 0 st
   Floats units, lows;
 };
 
-inline vi places() {
-  vi found;
-  for (int i = 0; i < kLanes; ++i) found[i] = i;
-  return found;
-}
-
 // x times the normal distribution's share below x; erf after Abramowitz and Stegun 7.1.26, error 1.5e-7.
 inline vf gelu(vf x) {
   const vf z = larger(x, -x) * 0.707106781f, t = 1 / (1 + 0.3275911f * z);

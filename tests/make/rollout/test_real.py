@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from spiritsafe.make.rollout.engine import Rollout, has_bfloat16
+from spiritsafe.make.rollout.engine import Rollout
 from spiritsafe.models import Request, ask, open_model, user
 from spiritsafe.models.local import LocalModel
+from spiritsafe.native import has_bfloat16
 from spiritsafe.record import Sampling
 
 TEXTS = ("What is the sea?", "Count to ten.", "Write two lines about rain.", "Who are you?")

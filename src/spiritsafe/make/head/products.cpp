@@ -25,24 +25,11 @@ void brgemm_release(bool);
 
 namespace {
 constexpr int VB = 128;  // vocabulary rows of a block
-typedef uint16_t bf16;
 #if defined(__AVX512BF16__) || defined(__AMX_BF16__)
 constexpr bool HALF = true;  // products in bf16
 #else
 constexpr bool HALF = false;
 #endif
-
-inline bf16 narrow(float x) {
-  uint32_t b;
-  std::memcpy(&b, &x, 4);
-  return (b + 0x7fff + ((b >> 16) & 1)) >> 16;
-}
-inline void put(float* to, vf x) { store(to, x); }
-inline void put(bf16* to, vf x) {
-  vu b = (vu)x;
-  b = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
-  *reinterpret_cast<vh*>(to) = __builtin_convertvector(b, vh);
-}
 
 inline void multiply(int64_t m, int64_t n, int64_t k, int64_t la, int64_t lb, int64_t lc, bool add, const float* a,
                      const float* b, float* c) {
@@ -59,15 +46,10 @@ inline void turned(const float* x, int64_t m, int64_t d, float* to) {
   for (int64_t c = 0; c < d; c++)
     for (int64_t i = 0; i < m; i++) to[c * m + i] = x[i * d + c];
 }
-inline float widen(bf16 x) {
-  const uint32_t bits = uint32_t(x) << 16;
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
+inline float as_float(bf16 x) { return wide(x); }
 inline void turned(const bf16* x, int64_t m, int64_t d, float* to) {
   for (int64_t c = 0; c < d; c++)
-    for (int64_t i = 0; i < m; i++) to[c * m + i] = widen(x[i * d + c]);
+    for (int64_t i = 0; i < m; i++) to[c * m + i] = wide(x[i * d + c]);
 }
 inline void turned(const bf16* x, int64_t m, int64_t d, bf16* to) {
   for (int64_t c = 0; c < d; c += 2)
@@ -79,8 +61,7 @@ inline void turned(const bf16* x, int64_t m, int64_t d, bf16* to) {
 
 // As many vectors as each has lanes, turned in place: swaps halves, then quarters, and so on.
 inline void turn(vi* r) {
-  vi lane;
-  for (int i = 0; i < kLanes; i++) lane[i] = i;
+  const vi lane = places();
   for (int step = kLanes / 2; step; step /= 2) {
     const vi lower = (lane & step) ? lane - step + kLanes : lane, upper = (lane & step) ? lane + kLanes : lane + step;
     for (int i = 0; i < kLanes; i++)
@@ -122,9 +103,9 @@ inline void turn(const float* x, int64_t m, bf16* to) {
 // Rows of a block as first factor: where they lie, or widened.
 inline const float* rows_of(const float* x, int64_t, int64_t, float*) { return x; }
 inline const bf16* rows_of(const bf16* x, int64_t, int64_t, bf16*) { return x; }
-inline const float* rows_of(const bf16* x, int64_t n, int64_t d, float* wide) {
-  std::transform(x, x + n * d, wide, widen);
-  return wide;
+inline const float* rows_of(const bf16* x, int64_t n, int64_t d, float* to) {
+  std::transform(x, x + n * d, to, as_float);
+  return to;
 }
 
 template <class T, class S>
@@ -151,7 +132,7 @@ inline void gather(const float* x, const int32_t* rows, int64_t n, int64_t d, fl
 inline void gather(const bf16* x, const int32_t* rows, int64_t n, int64_t d, float* to) {
   for (int64_t r = 0; r < n; r++) {
     const bf16* row = x + (rows ? rows[r] : r) * d;
-    std::transform(row, row + d, to + r * d, widen);
+    std::transform(row, row + d, to + r * d, as_float);
   }
 }
 inline vi couple(const float* a, const float* b) { return couple(load(a), load(b)); }
@@ -159,7 +140,11 @@ inline vi couple(const bf16* a, const bf16* b) {
   const auto wide = [](const bf16* x) { return __builtin_convertvector(*reinterpret_cast<const vh*>(x), vi); };
   return wide(a) | wide(b) << 16;
 }
-inline uint32_t half_bits(float x) { return narrow(x); }
+inline uint32_t half_bits(float x) {
+  bf16 bits;
+  narrow(x, &bits);
+  return bits;
+}
 inline uint32_t half_bits(bf16 x) { return x; }
 template <class S>
 void gather(const S* x, const int32_t* rows, int64_t n, int64_t d, bf16* to) {
@@ -212,7 +197,7 @@ void products(const float* g, const std::vector<int32_t>& rows, const S* hidden,
       for (int64_t i = 0; i < n; i++) std::copy_n(g + list[i] * m, m, part.data() + i * m);
       std::fill(part.begin() + n * m, part.end(), 0.0f);
       if (dhead) {
-        for (int64_t i = 0; i < VB * m; i += kLanes) put(left.data() + i, load(part.data() + i));
+        for (int64_t i = 0; i < VB * m; i += kLanes) narrow(load(part.data() + i), left.data() + i);
         multiply(VB, d, m, m, d, d, false, left.data(), factor.data(), found.data());
         for (int64_t i = 0; i < n; i++)
           for (int64_t c = 0; c < d; c++) dhead[list[i] * d + c] += found[i * d + c];

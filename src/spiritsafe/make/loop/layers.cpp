@@ -11,15 +11,6 @@
 
 namespace {
 
-inline float rms_scale(const float* x, long count, double eps) {
-  vf squares = {};
-  float rest = 0;
-  long i = 0;
-  for (; i + kLanes <= count; i += kLanes) squares += widen(x + i) * widen(x + i);
-  for (; i < count; ++i) rest += x[i] * x[i];
-  return 1.0f / std::sqrt((sum(squares) + rest) / (float)count + (float)eps);
-}
-
 // Gradient of x * scale * weight with scale = rms_scale(x); returns into `slopes`, which held the result's.
 inline void rms_back(const float* x, float scale, const float* weight, long count, float* slopes) {
   float dot = 0;

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spiritsafe.make.loop.layers import changed, forget
 from spiritsafe.make.loop.learner import Learner
-from spiritsafe.native import processor_flags
+from spiritsafe.native import has_bfloat16
 from spiritsafe.recipe import TrainPart
 
 
@@ -127,4 +127,4 @@ def compute_dtype(wanted: str, device: torch.device) -> torch.dtype:
         return dtype
     if device.type != "cpu":
         return torch.bfloat16
-    return torch.bfloat16 if processor_flags() & {"amx_bf16", "avx512_bf16"} else torch.float32
+    return torch.bfloat16 if has_bfloat16() else torch.float32

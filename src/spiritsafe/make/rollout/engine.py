@@ -17,7 +17,7 @@ from spiritsafe.make.rollout import plain, race
 from spiritsafe.make.rollout.race import Drawing
 from spiritsafe.make.rollout.score import Scorer
 from spiritsafe.make.rollout.steps import MAX_ROWS, Steps, fits
-from spiritsafe.native import processor_flags
+from spiritsafe.native import has_bfloat16
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,3 @@ class Rollout:
     def _drawn(self, row: Growing, scores: tuple[float, ...] | None) -> Drawn:
         reason: Literal["stop", "length"] = "stop" if row.drawn[-1] in self.end_ids else "length"
         return Drawn(row.prompt_ids, tuple(row.drawn), tuple(row.logprobs), scores, reason)
-
-
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself."""
-    return bool(processor_flags() & {"avx512_bf16", "amx_bf16"})

@@ -218,18 +218,9 @@ struct Llama final : Model {
 #pragma omp for schedule(static)
     for (long m = 0; m < rows; ++m) {
       const float* x = stream + (picked ? picked[m] : m) * s.hidden;
-      const float scale = rms_scale(x, s.hidden);
+      const float scale = rms_scale(x, s.hidden, s.eps);
       for (long i = 0; i < s.hidden; ++i) narrow(x[i] * scale * weight[i], input + m * lead + i);
     }
-  }
-
-  float rms_scale(const float* x, long count) const {
-    vf squares = {};
-    float rest = 0;
-    long i = 0;
-    for (; i + kLanes <= count; i += kLanes) squares += widen(x + i) * widen(x + i);
-    for (; i < count; ++i) rest += x[i] * x[i];
-    return 1.0f / std::sqrt((sum(squares) + rest) / (float)count + (float)s.eps);
   }
 
   // Rotates queries and keys in place and writes keys and values to the cache.
@@ -252,7 +243,7 @@ struct Llama final : Model {
 
   void turn(float* x, const float* weight, long t) const {
     if (weight) {
-      const float scale = rms_scale(x, s.dim);
+      const float scale = rms_scale(x, s.dim, s.eps);
       for (long d = 0; d < s.dim; ++d) x[d] *= scale * weight[d];
     }
     const float *cosine = cosines + t * s.dim / 2, *sine = sines + t * s.dim / 2;
