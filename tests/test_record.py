@@ -121,10 +121,26 @@ def test_a_broken_line_elsewhere_is_named_by_number(tmp_path: Path) -> None:
 def test_an_unknown_version_and_an_unknown_key_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     known = exchange(0).model_dump(mode="json")
-    for changed, key in ((known | {"version": 2}, "version"), (known | {"extra": 1}, "extra")):
+    for changed, key in ((known | {"version": 3}, "version"), (known | {"extra": 1}, "extra")):
         path.write_text(json.dumps(changed) + "\n")
         with pytest.raises(DataError, match=f"line 1 is broken: {key}: "):
             read_jsonl(path, Exchange)
+
+
+def test_an_exchange_of_the_first_version_is_still_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    new = ("reasoning", "sent", "error", "error_kind")
+    old = {key: value for key, value in exchange(0).model_dump(mode="json").items() if key not in new}
+    old["usage"].pop("known")
+    path.write_text(json.dumps(old | {"version": 1}) + "\n")
+    (read,) = read_jsonl(path, Exchange)
+    assert read.version == 1
+    assert (read.sent, read.error, read.usage.known) == (None, "", True)
+
+
+def test_tokens_used_are_never_negative() -> None:
+    with pytest.raises(ValidationError, match="completion_tokens"):
+        Usage(completion_tokens=-1)
 
 
 def test_a_verdict_of_another_version_is_rejected() -> None:

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from spiritsafe.errors import DataError, writing
 
 VERDICT_VERSION = 1
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "error", "unknown"]
+ErrorKind = Literal["", "request", "filter", "passing", "model"]
 
 
 class Record(BaseModel):
@@ -28,9 +30,9 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """One turn of a conversation."""
+    """One turn of a conversation. `developer` is a newer word for `system`; `tool` holds a tool's result."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str
 
 
@@ -45,10 +47,11 @@ class Sampling(Record):
 
 
 class Usage(Record):
-    """Tokens read and written."""
+    """Tokens read and written; where `known` is false, the server did not say and both are 0."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    known: bool = True
 
 
 class Exchange(Record):
@@ -56,10 +59,14 @@ class Exchange(Record):
 
     `token_ids` holds the answer's tokens, with the end token where the model wrote one; `logprobs`
     the model's own log-probability of each in nats at temperature 1. `open_turn="user"` marks a user's
-    turn that the model itself wrote (self-synthesis).
+    turn that the model itself wrote (self-synthesis). `reasoning` is what a server reports apart from
+    the answer as the model's thoughts. `sent` is what the client received, if that is not `answer`.
+    A `finish_reason` that nobody understands is `unknown`, never `stop`. If there is no answer, it is
+    `error`, `error` says why, and `error_kind` who can mend it: `request` (asked again it fails again, e.g.
+    beyond the context), `filter` (the provider's own filter), `passing` (may go well later), `model` (failed).
     """
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     id: str
     account: str = ""
     model: str
@@ -68,7 +75,7 @@ class Exchange(Record):
     open_turn: Literal["assistant", "user"] = "assistant"
     sampling: Sampling
     answer: str
-    finish_reason: Literal["stop", "length", "content_filter"] = "stop"
+    finish_reason: FinishReason = "stop"
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     usage: Usage = Usage()
@@ -76,6 +83,10 @@ class Exchange(Record):
     elapsed_s: float = 0.0
     cost_usd: float = 0.0
     flags: tuple[str, ...] = ()
+    reasoning: str = ""
+    sent: str | None = None
+    error: str = ""
+    error_kind: ErrorKind = ""
 
 
 class Verdict(Record):

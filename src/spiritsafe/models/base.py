@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from spiritsafe.record import Exchange, Message, Sampling, digest_of, seed_of
+from spiritsafe.record import ErrorKind, Exchange, Message, Sampling, Usage, digest_of, seed_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,11 @@ class Model(Protocol):
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
-        """Answer every request, in order. `on_exchange` sees each as it ends, `on_text(i, piece)` text as it grows."""
+        """Answer every request, in order. `on_exchange` sees each as it ends, `on_text(i, piece)` text as it grows.
+
+        A request that cannot be answered does not fail its neighbours: its exchange is `failed`. Raises only what
+        concerns all of them.
+        """
         ...
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
@@ -87,6 +91,13 @@ def identity(address: str, model_digest: str, request: Request) -> dict[str, Any
         "open_turn": request.open_turn,
         "sampling": request.sampling,
     }
+
+
+def failed(address: str, model_digest: str, request: Request, error: str, kind: ErrorKind) -> Exchange:
+    """The exchange of a request that got no answer; `error` is one line, `kind` says who can mend it."""
+    reason: Any = "content_filter" if kind == "filter" else "error"
+    named = identity(address, model_digest, request)
+    return Exchange(**named, answer="", finish_reason=reason, usage=Usage(known=False), error=error, error_kind=kind)
 
 
 def told(
