@@ -4,21 +4,14 @@ Rules look first, heads only where no rule has flagged. Every finding says which
 against which limit, and what of the text it rests on. A head's score is that of its linear model.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spiritsafe.guard.heads.heads import Heads, open_heads
-from spiritsafe.guard.heads.language import tongue_of
-from spiritsafe.guard.heads.second import Second
+from spiritsafe.guard.heads.score import Scored, Scorer
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
-from spiritsafe.guard.normal import normalise
 from spiritsafe.guard.policy import Policy
 from spiritsafe.guard.views import views_of
 from spiritsafe.record import Message
@@ -31,7 +24,10 @@ TOO_LONG = "too-long"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a stage found. `score` is at least `limit`; `evidence` is the pattern that occurs."""
+    """One thing that a stage found. `score` is at least `limit`; `evidence` is the pattern that occurs.
+
+    `start` and `end` say which characters of the text as it was read it rests on most; all of it if they are equal.
+    """
 
     side: Side
     stage: Literal["length", "rules", "linear", "encoder"]
@@ -40,6 +36,8 @@ class Finding:
     score: float = 1.0
     limit: float = 1.0
     evidence: str = ""
+    start: int = 0
+    end: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Stages:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._rules = {side: _Rules(policy, side) for side in SIDES}
-        self._heads = {side: _Heads(policy, side) for side in SIDES}
+        self._heads = {side: _scorer(policy, side) for side in SIDES}
 
     def look(self, text: str, side: Side) -> Look:
         """What the stages find in a query or an answer."""
@@ -81,12 +79,21 @@ class Stages:
         ]
         now_s = time.perf_counter()
         looks = [Look(each, {"rules": (now_s - started_s) / len(texts)}) for each in found]
-        open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if self._heads[side].heads else []
-        more = self._heads[side].find([read[i] for i in open_ones], [readings[i] for i in open_ones])
+        heads = self._heads[side]
+        open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if heads else []
+        more = heads.score_texts([read[i] for i in open_ones], [readings[i] for i in open_ones])
         each_s = (time.perf_counter() - now_s) / max(1, len(open_ones))
-        for i, (findings, stage) in zip(open_ones, more, strict=True):
-            looks[i] = Look((*looks[i].findings, *findings), looks[i].elapsed_s | {stage: each_s})
+        for i, scored in zip(open_ones, more, strict=True):
+            findings = (*looks[i].findings, *self._of_heads(scored, side))
+            looks[i] = Look(findings, looks[i].elapsed_s | {scored.stage: each_s})
         return looks
+
+    def _of_heads(self, scored: Scored, side: Side) -> list[Finding]:
+        heads = self.policy.heads
+        return [
+            Finding(side, hit.stage, hit.head, heads[hit.head].action, hit.score, hit.limit, "", *hit.span)
+            for hit in scored.hits
+        ]
 
     def _cut(self, text: str) -> str:
         limit = self.policy.max_chars
@@ -126,58 +133,9 @@ class _Rules:
         ]
 
 
-class _Heads:
-    """The heads of one side: the linear ones, and the encoder's for what they do not clear."""
-
-    def __init__(self, policy: Policy, side: Side) -> None:
-        self._side: Side = side
-        self._policy = policy
-        self.heads = {name: head for name, head in policy.heads.items() if head.on in (side, "both")}
-        self._opened = open_heads(policy.heads_from) if self.heads else None
-
-    def find(
-        self, texts: Sequence[str], readings: Sequence[Sequence[str]]
-    ) -> list[tuple[list[Finding], Literal["linear", "encoder"]]]:
-        """What is found in each text with its readings, and the last stage that looked."""
-        opened = self._opened
-        if opened is None or not texts:
-            return []
-        firsts = opened.scores_of(readings)
-        if not self._policy.encoder or opened.second is None:
-            return [(self._above("linear", "limit", scores, opened.names), "linear") for scores in firsts.tolist()]
-        return [self._with_encoder(opened, opened.second, *each) for each in zip(texts, readings, firsts, strict=True)]
-
-    def _with_encoder(
-        self, opened: Heads, encoder: Second, text: str, texts: Sequence[str], firsts: NDArray[np.float32]
-    ) -> tuple[list[Finding], Literal["linear", "encoder"]]:
-        tongue = tongue_of(texts[0])
-        first, second = firsts.tolist(), opened.by_encoder
-        found = self._above("linear", "limit", first, [name for name in self.heads if name not in second])
-        clear = all(
-            score < opened.limits[name]["clear"]
-            for name, score in zip(opened.names, first, strict=True)
-            if name in second
-        )
-        if tongue == "english" and clear:
-            return found, "linear"
-        hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(first)
-        if more := self._above("linear", "limit", hidden, second):
-            return [*found, *more], "linear"
-        scores = encoder.scores(normalise(text), firsts.astype(float), is_english=tongue == "english")
-        return [*found, *self._above("encoder", tongue, scores.tolist(), second)], "encoder"
-
-    def _above(
-        self, stage: Literal["linear", "encoder"], kind: str, scores: Sequence[float], names: Sequence[str]
-    ) -> list[Finding]:
-        assert self._opened
-        found = []
-        for name, head in ((name, head) for name, head in self.heads.items() if name in names):
-            score = scores[self._opened.names.index(name)]
-            own = self._opened.limit_of(name, scores) if kind == "limit" else self._opened.limits[name][kind]
-            limit = own if head.limit is None else head.limit
-            if score >= limit:
-                found.append(Finding(self._side, stage, name, head.action, score, limit))
-        return found
+def _scorer(policy: Policy, side: Side) -> Scorer:
+    limits = {name: head.limit for name, head in policy.heads.items() if head.on in (side, "both")}
+    return Scorer(policy.heads_from, limits, encoder=policy.encoder)
 
 
 def _pairs(name: str, policy: Policy) -> list[tuple[str, str, str]]:
