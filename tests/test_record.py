@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,8 @@ from spiritsafe.record import (
     read_jsonl,
     repair_jsonl,
     seed_of,
+    verdict_file,
+    verdicts_of,
     write_atomic,
     write_json,
 )
@@ -191,3 +194,38 @@ def test_digests_depend_on_the_content_and_not_on_the_order_of_keys(tmp_path: Pa
 def test_seeds_are_63_bits_and_differ_where_their_parts_do(a: list[int | str], b: list[int | str]) -> None:
     assert 0 <= seed_of(*a) < 2**63
     assert (seed_of(*a) == seed_of(*b)) == (a == b)
+
+
+def test_an_exchange_comes_back_as_it_was_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, [exchange(0), exchange(1)])
+    assert read_jsonl(path, Exchange) == [exchange(0), exchange(1)]
+    assert path.read_text().count('"checksum":"') == 2
+
+
+@pytest.mark.parametrize("change", [("answer", "x"), ("account", "x"), ("started_at_s", 5.0), ("flags", ["x"])])
+def test_an_exchange_that_was_edited_is_refused_and_its_line_named(tmp_path: Path, change: tuple[str, Any]) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, [exchange(0), exchange(1)])
+    first, second = path.read_text().splitlines()
+    edited = json.loads(second) | dict([change])
+    path.write_text(f"{first}\n{json.dumps(edited, separators=(',', ':'))}\n")
+    with pytest.raises(DataError, match="line 2 was changed since it was written"):
+        read_jsonl(path, Exchange)
+
+
+def test_what_people_wrote_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    append_jsonl(tmp_path / "a.jsonl", [exchange(0)])
+    assert (tmp_path / "a.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_verdicts_that_were_edited_are_refused() -> None:
+    verdict = Verdict(room="prove", name="n", subject="s", claim="c", value=0.5, n=3, method="m", p_value=0.4)
+    written = json.loads(json.dumps(verdict_file([verdict])))
+    assert verdicts_of(Path("verdicts.json"), written) == (verdict,)
+    written["verdicts"][0]["p_value"] = 1e-99
+    with pytest.raises(DataError, match=r"verdicts\.json: was changed since it was written"):
+        verdicts_of(Path("verdicts.json"), written)
+    written.pop("digest")
+    with pytest.raises(DataError, match="was changed since it was written"):
+        verdicts_of(Path("verdicts.json"), written)

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import resource
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from spiritsafe.errors import DataError, RunError, SpiritsafeError
 from spiritsafe.recipe import Recipe, parse_recipe
 from spiritsafe.record import append_jsonl, file_digest, write_atomic
-from spiritsafe.run import opened, outputs_of, recipe_digest, run_folder
+from spiritsafe.run import environment, opened, outputs_of, recipe_digest, run_folder
 
 
 @pytest.fixture
@@ -209,3 +210,17 @@ def test_outputs_are_all_files_below_by_sha256(recipe: Recipe, tmp_path: Path) -
         found = outputs_of(run, [run.path("student"), run.path("log.jsonl"), run.path("none")])
         assert found == {name: file_digest(run.path(name)) for name in found}
     assert list(found) == ["student/config.json", "student/deep/weights", "log.jsonl"]
+
+
+def test_a_machine_without_git_and_without_affinity_has_an_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    found = environment(3)
+    assert found["git"] is None
+    assert found["cores"] >= 1
+
+
+def test_the_commit_of_an_enclosing_repository_is_not_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr("spiritsafe.run.__file__", str(tmp_path / "venv" / "lib" / "spiritsafe" / "run.py"))
+    assert environment()["git"] is None

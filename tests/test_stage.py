@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from spiritsafe.errors import RunError
 from spiritsafe.ledger import Entry
 from spiritsafe.progress import Show
 from spiritsafe.recipe import parse_recipe
-from spiritsafe.record import Verdict, write_atomic
-from spiritsafe.run import Run, opened
+from spiritsafe.record import Verdict, append_jsonl, write_atomic
+from spiritsafe.run import Run, check_evidence, opened
 from spiritsafe.stage import Done, Stages
 
 VERDICT = Verdict(room="make", name="n", subject="s", claim="c", value=0.5, n=3, method="m")
@@ -110,3 +111,45 @@ def test_the_record_holds_lineage_and_the_ledger_entry(work: Work) -> None:
     assert second["entry"]["outputs"] == second["outputs"]
     assert first["entry"]["tokens_out"] == 7
     assert first["entry"]["wall_s"] > 0
+
+
+@pytest.mark.parametrize("edit", [{"p_value": 1e-99}, {"value": 0.9}, {"claim": "other"}])
+def test_a_finished_stage_whose_verdict_was_rewritten_is_refused(work: Work, edit: dict[str, Any]) -> None:
+    path = work.run.path("stages", "second.json")
+    record = json.loads(path.read_text())
+    record["verdicts"][0] |= edit
+    path.write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"second\.json: was changed since the stage ended; put it back, or remove it"):
+        work.do()
+    path.unlink()
+    work.do()
+    assert work.ran == ["b.txt"]
+
+
+def test_a_finished_stage_whose_stored_answers_were_edited_is_refused(run: Run) -> None:
+    path = run.path("exchanges", "a.jsonl")
+
+    def work(entry: Entry) -> Done:
+        append_jsonl(path, [{"answer": "one"}])
+        return Done((path,), [VERDICT])
+
+    Stages(run, Show(quiet=True)).do("first", (), work)
+    check_evidence(run.folder, [VERDICT])
+    path.write_text('{"answer": "two"}\n')
+    for check in (lambda: check_evidence(run.folder, []), lambda: Stages(run, Show(quiet=True)).do("first", (), work)):
+        with pytest.raises(RunError, match="was changed since stage 'first' ended"):
+            check()
+
+
+def test_a_verdict_that_no_stage_claimed_is_no_evidence(work: Work) -> None:
+    check_evidence(work.run.folder, [VERDICT])
+    with pytest.raises(RunError, match="the verdict 'n' of 's' is of none of the run's stages"):
+        check_evidence(work.run.folder, [VERDICT.model_copy(update={"value": 0.75})])
+
+
+def test_a_record_of_an_older_form_runs_its_stage_again(work: Work) -> None:
+    path = work.run.path("stages", "first.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in record.items() if key not in ("version", "seal")}))
+    work.do()
+    assert work.ran == ["a.txt"]

@@ -16,9 +16,14 @@ A message says where, what, and what to do next. A bad sample is data, not an er
 import errno
 import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
+
+BROKEN = "is not installed, though something here needs it"
+AGAIN = "python -m pip install --force-reinstall spiritsafe"
 
 
 class SpiritsafeError(Exception):
@@ -64,10 +69,43 @@ class MissingExtra(SpiritsafeError):
         super().__init__(module, "is not installed", f"pip install 'spiritsafe[{extra}]'")
 
 
+def missing_module(error: ModuleNotFoundError) -> SpiritsafeError:
+    """What to install for an import that failed: the extra that brings the module, or the package itself."""
+    module = (error.name or str(error)).partition(".")[0]
+    if module == "spiritsafe":
+        return SpiritsafeError(str(error.name), "is no part of this installation", "install spiritsafe again")
+    for needed in metadata.requires("spiritsafe") or ():
+        name = re.split(r"[^\w.-]", needed, maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", needed)
+        if name.replace("-", "_").lower() == module.lower():
+            return MissingExtra(module, extra[1]) if extra else SpiritsafeError(module, BROKEN, AGAIN)
+    return SpiritsafeError(module, BROKEN, f"python -m pip install {module.replace('_', '-')}")
+
+
 class GateError(SpiritsafeError):
     """A figure missed the gate that the user set."""
 
     exit_code = 3
+
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str) -> str:
+    """A text with every hidden character (controls, escapes, bidirectional marks, zero widths) spelled out.
+
+    Line ends and tabs stay. Names, answers and servers' words go through it before a terminal, a table or an XML
+    file sees them: an escape in them would steer the terminal.
+    """
+    if text.isprintable():
+        return text
+    return "".join(_spelled(character) for character in text)
+
+
+def _spelled(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in HIDDEN:
+        return character
+    return f"⟨U+{ord(character):04X}⟩"
 
 
 @contextmanager

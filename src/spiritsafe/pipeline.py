@@ -1,4 +1,4 @@
-"""The whole loop of a recipe, stage by stage: the only file beside cli.py that knows all four rooms.
+"""The whole loop of a recipe, stage by stage: the only file beside the command line that knows all four rooms.
 
 Models are named student, own student, control, pruned start and teacher everywhere; their directories
 are student/, models/own-student/, models/control/ and models/pruned-start/.

@@ -2,11 +2,16 @@
 
 All are frozen and versioned and have no methods that act. Times are seconds since the epoch (UTC),
 log-probabilities are in nats.
+
+A stored exchange is sealed: its line ends with a checksum of all before it, and a line that was changed since
+is refused when it is read. A seal shows an edit by hand; whoever makes a new seal is found by the digests of
+files that finished stages hold.
 """
 
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -19,6 +24,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from spiritsafe.errors import DataError, writing
 
 VERDICT_VERSION = 1
+# The mask can only be read by setting it, which is safe as long as there is one thread.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+SEAL = re.compile(r',"checksum":"(?P<checksum>[0-9a-f]{32})"\}\s*$')
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "error", "unknown"]
 ErrorKind = Literal["", "request", "filter", "passing", "model"]
 
@@ -154,12 +163,13 @@ def seed_of(*parts: object) -> int:
 def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:
     """Append records, one line each, in a single write: a killed process leaves at most one broken tail.
 
-    Where the disk is full, the file stays as it was.
+    If the disk is full, the file stays as it was. A new file may be read by its owner alone (mode 0600): it
+    holds what people wrote.
     """
-    lines = [r.model_dump_json() if isinstance(r, BaseModel) else json.dumps(r, ensure_ascii=False) for r in records]
+    lines = [_line(record) for record in records]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab", buffering=0) as file:
+        with open(path, "ab", buffering=0, opener=_private) as file:
             before = file.tell()
             try:
                 _write_all(file, "".join(line + "\n" for line in lines).encode())
@@ -208,7 +218,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
                 file.write(data.encode() if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
+            os.chmod(name, 0o666 & ~UMASK)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -230,6 +240,54 @@ def read_json(path: Path) -> Any:
         raise DataError(str(path), f"is not JSON ({error})", "delete it and run again") from None
 
 
+def verdict_file(verdicts: Iterable[Verdict], *, stopped: str = "") -> dict[str, Any]:
+    """What a `verdicts.json` holds; `stopped` is what ended a measurement that is not whole."""
+    held = [verdict.model_dump(mode="json") for verdict in verdicts]
+    whole = {"version": VERDICT_VERSION, "verdicts": held} | ({"stopped": stopped} if stopped else {})
+    return whole | {"digest": digest_of(whole)}
+
+
+def verdicts_of(path: Path, data: Any) -> tuple[Verdict, ...]:
+    """The verdicts of a `verdicts.json`. Raises `DataError` if they are not as they were written."""
+    whole = {key: value for key, value in data.items() if key != "digest"}
+    if data.get("digest") != digest_of(whole):
+        what = "was changed since it was written: its digest does not match"
+        raise DataError(str(path), what, "run the command that wrote it again")
+    return tuple(Verdict.model_validate_json(json.dumps(item)) for item in data["verdicts"])
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _line(record: BaseModel | Mapping[str, Any]) -> str:
+    if isinstance(record, Exchange):
+        return _sealed(record.model_dump_json())
+    return record.model_dump_json() if isinstance(record, BaseModel) else json.dumps(record, ensure_ascii=False)
+
+
+def _sealed(line: str) -> str:
+    """A JSON object's line with the checksum of what stands before it as its last member."""
+    return f'{line[:-1]},"checksum":"{_checksum(line)}"}}'
+
+
+def _checksum(line: str) -> str:
+    # 128 bits: nobody stumbles on two lines of one checksum.
+    return hashlib.sha256(line.encode()).hexdigest()[:32]
+
+
+def _unsealed(path: Path, number: int, line: str) -> str:
+    """A line without its seal; one that has none is passed on as it is. Raises `DataError` if the seal is broken."""
+    seal = SEAL.search(line)
+    if seal is None:
+        return line
+    body = f"{line[: seal.start()]}}}"
+    if _checksum(body) != seal["checksum"]:
+        what = f"line {number} was changed since it was written: its checksum does not match"
+        raise DataError(str(path), what, "put the file back as it was, or remove that line")
+    return body
+
+
 def _write_all(file: FileIO, data: bytes) -> None:
     while data:
         data = data[file.write(data) :]
@@ -245,6 +303,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _parse(path: Path, number: int, line: str, model: type[R]) -> R:
+    if model is Exchange:
+        line = _unsealed(path, number, line)
     try:
         return model.model_validate_json(line)
     except ValidationError as error:

@@ -4,7 +4,8 @@
     verdicts.json  plots.json  ledger.json  student/  report.html
 
 A stage is a function of its inputs' digests and its part of the recipe; `stages/NAME.json` is written
-last, so a killed stage is seen as not done and runs again over what it left.
+last, so a killed stage is seen as not done and runs again over what it left. What is missing or damaged is made
+again; evidence that was edited, a stage's record or the answers that it stored, is an error.
 """
 
 import fcntl
@@ -13,7 +14,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -22,7 +23,9 @@ from typing import Any, Generic
 
 from spiritsafe.errors import RunError, writing
 from spiritsafe.recipe import AnyRecipe, R, differing_keys
-from spiritsafe.record import digest_of, file_digest, read_json, repair_jsonl, write_json
+from spiritsafe.record import Verdict, digest_of, file_digest, read_json, repair_jsonl, write_json
+
+STAGE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,50 @@ def _forget(folder: Path, new: Sequence[Path]) -> None:
 
 
 def stage_record(run: Run[Any], stage: str) -> dict[str, Any] | None:
-    """What a finished stage left, or None where it has to run (again)."""
-    path = run.path("stages", f"{stage}.json")
+    """What a finished stage left, or None if it has to run (again): it never ended, or a file that it made is gone.
+
+    Raises `RunError` if its record or the exchanges that it stored are not as they were when it ended: a stage that
+    runs again would take the edited answers for its own.
+    """
+    record = _sealed_record(run.folder, stage)
+    if record is None:
+        return None
+    outputs: dict[str, str] = record["outputs"]
+    intact = all(run.path(name).is_file() and file_digest(run.path(name)) == d for name, d in outputs.items())
+    return record if intact else None
+
+
+def check_evidence(folder: Path, verdicts: Sequence[Verdict]) -> None:
+    """Raise `RunError` if what a run's finished stages left was edited, or the verdicts are not theirs."""
+    stages = sorted(path.stem for path in (folder / "stages").glob("*.json"))
+    records = [record for stage in stages if (record := _sealed_record(folder, stage))]
+    claimed = {digest_of(verdict) for record in records for verdict in record["verdicts"]}
+    for verdict in verdicts:
+        if digest_of(verdict) not in claimed:
+            what = f"the verdict '{verdict.name}' of '{verdict.subject}' is of none of the run's stages"
+            raise RunError(str(folder / "verdicts.json"), what, "run the same command again")
+
+
+def _sealed_record(folder: Path, stage: str) -> dict[str, Any] | None:
+    path = folder / "stages" / f"{stage}.json"
     if not path.exists():
         return None
     record: dict[str, Any] = read_json(path)
-    intact = all(run.path(name).is_file() and file_digest(run.path(name)) == d for name, d in record["outputs"].items())
-    return record if intact else None
+    if record.get("version") != STAGE_VERSION:
+        return None
+    if record.get("seal") != seal_of(record):
+        raise RunError(str(path), "was changed since the stage ended", "put it back, or remove it to run it again")
+    for name, digest in record["outputs"].items():
+        file = folder / name
+        if name.startswith("exchanges/") and file.is_file() and file_digest(file) != digest:
+            what = f"was changed since stage '{stage}' ended"
+            raise RunError(str(file), what, "put it back, or remove it to draw its answers again")
+    return record
+
+
+def seal_of(record: Mapping[str, Any]) -> str:
+    """sha256 of a stage's whole record but its seal."""
+    return digest_of({key: value for key, value in record.items() if key != "seal"})
 
 
 def outputs_of(run: Run[Any], files: Sequence[Path]) -> dict[str, str]:
@@ -131,12 +171,18 @@ def environment(seed: int | None = None) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "packages": {d.metadata["Name"]: d.version for d in sorted(distributions(), key=lambda d: d.metadata["Name"])},
         "git": _git(),
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "seed": seed,
     }
+
+
+def cores() -> int:
+    """Processors that this process may use; all there are if the system does not say which."""
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux alone
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def _cpu() -> str:
@@ -146,8 +192,13 @@ def _cpu() -> str:
 
 
 def _git() -> str | None:
-    here = Path(__file__).parent
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, check=False
-    )
+    """The commit of this project's own checkout; None for an installed package, whatever repository encloses it."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
+        return None
     return done.stdout.strip() or None

@@ -4,6 +4,7 @@
 intact, the stage is not run again. Answers are collected by id, so none is lost or doubled by a kill.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from spiritsafe.ledger import Entry, metered
 from spiritsafe.progress import Show
 from spiritsafe.record import Verdict, digest_of, write_json
-from spiritsafe.run import Run, outputs_of, stage_record
+from spiritsafe.run import STAGE_VERSION, Run, outputs_of, seal_of, stage_record
 
 
 @dataclass
@@ -69,7 +70,8 @@ class Stages:
 
 def _record(name: str, inputs: dict[str, str], entry: Entry, done: Done) -> dict[str, Any]:
     verdicts = [v.model_dump(mode="json") for v in done.verdicts]
-    return {
+    record = {
+        "version": STAGE_VERSION,
         "key": digest_of([name, inputs]),
         "digest": digest_of([entry.outputs, verdicts, done.notes]),
         "outputs": entry.outputs,
@@ -78,3 +80,6 @@ def _record(name: str, inputs: dict[str, str], entry: Entry, done: Done) -> dict
         "plots": done.plots,
         "notes": done.notes,
     }
+    # As JSON holds it: a tuple comes back as a list.
+    written: dict[str, Any] = json.loads(json.dumps(record))
+    return written | {"seal": seal_of(written)}

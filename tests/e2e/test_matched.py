@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from spiritsafe.matched.trial import Look
-from spiritsafe.record import read_jsonl, write_json
+from spiritsafe.record import Verdict, read_jsonl, verdict_file, write_json
+from spiritsafe.report.html import write_report
 from tests.e2e.workspace import Workspace, assert_same, ended, exchanges, leftovers, verdicts, wait_for
 from tests.report.test_html import HOSTILE, PAYLOADS, Page
 
@@ -150,14 +151,17 @@ def test_the_report_can_be_written_anew_and_escapes_what_is_hostile(workspace: W
     for v in found["verdicts"]:
         v |= {"claim": HOSTILE, "limits": [HOSTILE]} | ({"subject": HOSTILE} if v["name"] == "kl difference" else {})
         v["detail"] |= {"closer_in_seeds": HOSTILE} if v["name"] == "kl difference" else {}
-    write_json(folder / "verdicts.json", found)
+    write_json(folder / "verdicts.json", verdict_file(Verdict.model_validate(v) for v in found["verdicts"]))
     environment = json.loads((folder / "environment.json").read_text())
     write_json(folder / "environment.json", environment | {"cpu": HOSTILE, "platform": HOSTILE, "git": HOSTILE})
     told = costs(folder)
     for part in (*told["parts"], *told["each"]):
         part |= {"part": HOSTILE} if "part" in part else {"label": HOSTILE}
     write_json(folder / "costs.json", told)
-    assert workspace.call("report", str(folder)).code == 0
+    refused = workspace.call("report", str(folder))
+    assert refused.code == 1
+    assert "is of none of the run's stages" in refused.err
+    write_report(folder)
     page, before = Page((folder / "report.html").read_text()), Page(plain)
     assert {tag for tag, _ in page.elements} <= {tag for tag, _ in before.elements}
     names = {name for _, given in before.elements for name in given}

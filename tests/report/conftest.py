@@ -1,6 +1,5 @@
 """A synthetic run directory: the shape of a real one, with numbers made up from a formula."""
 
-import json
 from collections.abc import Callable
 from math import exp
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spiritsafe.record import Exchange, Message, Sampling, Verdict, append_jsonl, write_json
+from spiritsafe.record import Exchange, Message, Sampling, Verdict, append_jsonl, verdict_file, write_json
 
 MODELS = ("student", "own student", "control", "pruned start")
 ACCOUNTS = ("drawer", "ordinary-1", "ordinary-2")
@@ -172,10 +171,10 @@ def write_run(tmp_path: Path, small_recipe: dict[str, Any]) -> WriteRun:
     ) -> Path:
         run = tmp_path / "small-0123456789"
         shown = exchanges or [exchange("drawer", "What is copper?", "A metal.")]
-        held = [json.loads(v.model_dump_json()) for v in (all_verdicts() if verdicts is None else verdicts)]
+        claimed = all_verdicts() if verdicts is None else verdicts
         write_json(run / "recipe.json", {"digest": "c" * 64, "recipe": small_recipe})
         write_json(run / "environment.json", ENVIRONMENT | (environment or {}))
-        write_json(run / "verdicts.json", {"version": 1, "verdicts": held})
+        write_json(run / "verdicts.json", verdict_file(claimed))
         write_json(run / "plots.json", plots() | ({"watch": watch} if watch else {}))
         write_json(run / "ledger.json", ledger())
         append_jsonl(run / "metrics.jsonl", metrics())

@@ -1,13 +1,12 @@
 """The page of a photocopy run: its numbers are those of the verdicts, its charts hold every generation."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spiritsafe.measure.drift.table import Design, Quantity, drift_verdicts
-from spiritsafe.record import Verdict, write_json
+from spiritsafe.record import Verdict, verdict_file, write_json
 from spiritsafe.report.html import write_report
 from spiritsafe.report.photocopy import HEAT, curves, headline, heat_rows
 from spiritsafe.report.text import figure_text, interval_text
@@ -52,10 +51,9 @@ def verdicts() -> list[Verdict]:
 @pytest.fixture
 def page(verdicts: list[Verdict], tmp_path: Path) -> str:
     """The page."""
-    held = [json.loads(v.model_dump_json()) for v in verdicts]
     write_json(tmp_path / "recipe.json", {"digest": "c" * 64, "recipe": RECIPE | {"teacher": {"model": HOSTILE}}})
     write_json(tmp_path / "environment.json", ENVIRONMENT)
-    write_json(tmp_path / "verdicts.json", {"version": 1, "verdicts": held})
+    write_json(tmp_path / "verdicts.json", verdict_file(verdicts))
     write_json(tmp_path / "ledger.json", ledger())
     return write_report(tmp_path).read_text()
 

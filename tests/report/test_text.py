@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiritsafe.errors import printable
 from spiritsafe.record import Verdict
-from spiritsafe.report.text import duration, interval_text, number, p_text, plain_p_text, shorten, value_text, visible
+from spiritsafe.report.text import duration, interval_text, number, p_text, plain_p_text, shorten, value_text
 
 
 def verdict(value: float, interval: tuple[float, float] | None, unit: str = "") -> Verdict:
@@ -64,7 +65,7 @@ def test_durations_are_said_as_people_say_them() -> None:
 
 @given(st.text())
 def test_no_hidden_character_survives(text: str) -> None:
-    shown = visible(text)
+    shown = printable(text)
     assert not {unicodedata.category(c) for c in shown if c not in "\n\t"} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert shown.encode().decode() == shown
 

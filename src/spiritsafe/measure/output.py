@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from spiritsafe.errors import UsageError
-from spiritsafe.record import VERDICT_VERSION, Verdict, write_atomic, write_json
+from spiritsafe.errors import UsageError, printable
+from spiritsafe.record import Verdict, verdict_file, write_atomic, write_json
 
 FORM = re.compile(r"(?:(?P<task>[^<>=]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?P<bound>\d*\.?\d+)")
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = (
     "name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "least_effect", "saturated", "claim",
     "limits",
@@ -63,15 +64,21 @@ def write_results(
     holds what is `told` of single prompts, masked. `stopped` is the budget that ended the measurement: no gate is
     judged then, and junit.xml holds the one failure that it is not whole.
     """
-    held = [v.model_dump(mode="json") for v in verdicts]
-    whole = {"version": VERDICT_VERSION, "verdicts": held}
-    write_json(folder / "verdicts.json", {**whole, "stopped": stopped} if stopped else whole)
+    write_json(folder / "verdicts.json", verdict_file(verdicts, stopped=stopped))
     write_atomic(folder / "table.csv", _csv(verdicts))
     write_atomic(folder / "junit.xml", _unfinished(stopped) if stopped else _junit(verdicts, gates))
     if stages:
         write_json(folder / "control.json", {"version": 1, "stages": list(stages)})
     if told:
         write_json(folder / "cases.json", {"version": 1, "cases": list(told)})
+
+
+def _cell(value: object) -> object:
+    """A value of the table; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    shown = printable(value)
+    return f"'{shown}" if shown.startswith(FORMULA) else shown
 
 
 def _csv(verdicts: Sequence[Verdict]) -> str:
@@ -81,7 +88,8 @@ def _csv(verdicts: Sequence[Verdict]) -> str:
     for v in verdicts:
         low, high = v.interval or ("", "")
         told = v.detail.get("least_effect"), v.detail.get("saturated"), v.claim, "; ".join(v.limits)
-        table.writerow([v.name, v.subject, v.value, low, high, v.n, v.p_value, v.p_adjusted, *told])
+        row = [v.name, v.subject, v.value, low, high, v.n, v.p_value, v.p_adjusted, *told]
+        table.writerow([_cell(value) for value in row])
     return text.getvalue()
 
 
@@ -90,14 +98,15 @@ def _junit(verdicts: Sequence[Verdict], gates: Sequence[Gate]) -> str:
     count = {"tests": str(len(gates)), "failures": str(sum(bool(f) for f in failed.values()))}
     suite = Element("testsuite", {"name": "spiritsafe measure", **count})
     for text, missed in failed.items():
-        case = SubElement(suite, "testcase", {"classname": "gate", "name": text})
+        case = SubElement(suite, "testcase", {"classname": "gate", "name": printable(text)})
         if missed:
-            SubElement(case, "failure", {"message": "; ".join(v.claim for v in missed)})
+            # XML has no way to write most control characters.
+            SubElement(case, "failure", {"message": printable("; ".join(v.claim for v in missed))})
     return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def _unfinished(stopped: str) -> str:
     suite = Element("testsuite", {"name": "spiritsafe measure", "tests": "1", "failures": "1"})
     case = SubElement(suite, "testcase", {"classname": "budget", "name": "the measurement is whole"})
-    SubElement(case, "failure", {"message": stopped})
+    SubElement(case, "failure", {"message": printable(stopped)})
     return tostring(suite, encoding="unicode", xml_declaration=True) + "\n"

@@ -11,10 +11,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spiritsafe.errors import printable
 from spiritsafe.make.objective import Objective
 from spiritsafe.record import Verdict, write_atomic
 from spiritsafe.report.render import render
-from spiritsafe.report.text import visible
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 TAGS = ("distillation", "pruned", "spiritsafe")
@@ -86,12 +86,12 @@ def student_verdicts(verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def yaml_text(text: str) -> Markup:
     """A text as a double-quoted YAML scalar that it cannot leave."""
-    return Markup(json.dumps(visible(text), ensure_ascii=False))
+    return Markup(json.dumps(printable(text), ensure_ascii=False))
 
 
 def markdown_text(text: str) -> Markup:
     """A text on one line as Markdown that shows it as it is: no markup, no links, no HTML."""
-    flat = re.sub(r"\s+", " ", visible(text)).strip()
+    flat = re.sub(r"\s+", " ", printable(text)).strip()
     escaped = SPECIAL.sub(r"\\\1", flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
     return Markup(SCHEME.sub(r"\1&#58;", escaped).replace("@", "&#64;").replace("www.", "www&#46;"))
 

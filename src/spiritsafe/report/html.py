@@ -11,13 +11,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spiritsafe.errors import printable
 from spiritsafe.record import Verdict, write_atomic
 from spiritsafe.report.figures import figures
 from spiritsafe.report.load import RunData, kind_of, load_run
 from spiritsafe.report.published import R1
 from spiritsafe.report.render import render
 from spiritsafe.report.story import against, headline, tiles
-from spiritsafe.report.text import number, visible
+from spiritsafe.report.text import number
 
 ROOMS = ("make", "measure", "guard", "prove")
 KINDS = {
@@ -82,7 +83,7 @@ def group_verdicts(verdicts: Sequence[Verdict]) -> list[VerdictGroup]:
 def _finalize(value: Any) -> Any:
     """Spell out what is hidden in a text; a bare float is our mistake, since it has no stated precision."""
     assert not isinstance(value, float), f"format {value} before it is shown"
-    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _exact(value: float) -> str:

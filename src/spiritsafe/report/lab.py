@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spiritsafe.errors import printable
 from spiritsafe.record import Verdict, read_json, write_atomic
 from spiritsafe.report.lab_words import (
     WORDS,
@@ -26,8 +27,9 @@ from spiritsafe.report.lab_words import (
     settled_word,
     subject_text,
 )
+from spiritsafe.report.load import read_verdicts
 from spiritsafe.report.render import render
-from spiritsafe.report.text import figure_text, interval_text, is_share, p_text, scale_of, unit_text, visible
+from spiritsafe.report.text import figure_text, interval_text, is_share, p_text, scale_of, unit_text
 
 SHOWN_CASES = 200
 
@@ -55,7 +57,7 @@ class Row:
 def write_lab(folder: Path, *, language: Language = "en") -> Path:
     """Write `report.html` beside a measurement's results, atomically. Raises `DataError` where they are missing."""
     held = read_json(folder / "verdicts.json")
-    verdicts = [Verdict.model_validate(v) for v in held["verdicts"]]
+    verdicts = list(read_verdicts(folder))
     cases, control = folder / "cases.json", folder / "control.json"
     css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
     shares = [v for v in verdicts if v.detail.get("metric") and v.p_value is None]
@@ -144,4 +146,4 @@ def _cases(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _shown(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.3g}"
-    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

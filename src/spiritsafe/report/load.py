@@ -5,9 +5,9 @@ suite only digests are.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spiritsafe.errors import DataError
 from spiritsafe.recipe import Recipe, parse_recipe
-from spiritsafe.record import Exchange, Verdict, file_digest, read_json, read_jsonl
+from spiritsafe.record import Exchange, Verdict, file_digest, read_json, read_jsonl, verdicts_of
 
 HINT = "finish the run with the command that began it: spiritsafe run RECIPE"
 SERVED = "gateway.jsonl"
@@ -181,7 +181,7 @@ def load_run(run_dir: Path) -> RunData:
         digest=digest,
         recipe=recipe,
         environment=parsed(run_dir / "environment.json", Environment.model_validate),
-        verdicts=parsed(run_dir / "verdicts.json", verdicts_of),
+        verdicts=read_verdicts(run_dir),
         metrics=tuple(read_jsonl(_present(run_dir / "metrics.jsonl"), Step)),
         plots=parsed(plots, Plots.model_validate) if plots.exists() else Plots(),
         ledger=parsed(run_dir / "ledger.json", Ledger.model_validate),
@@ -190,9 +190,10 @@ def load_run(run_dir: Path) -> RunData:
     )
 
 
-def verdicts_of(data: Any) -> tuple[Verdict, ...]:
-    """The verdicts of a `verdicts.json`."""
-    return tuple(Verdict.model_validate_json(json.dumps(item)) for item in data["verdicts"])
+def read_verdicts(run_dir: Path) -> tuple[Verdict, ...]:
+    """The verdicts of a run or a measurement. Raises `DataError` if they were changed since they were written."""
+    path = run_dir / "verdicts.json"
+    return parsed(path, partial(verdicts_of, path))
 
 
 def parsed(path: Path, parse: Callable[[Any], T]) -> T:

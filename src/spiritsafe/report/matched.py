@@ -8,13 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spiritsafe.errors import printable
 from spiritsafe.recipe import parse_any
 from spiritsafe.record import Verdict, read_json, write_atomic
 from spiritsafe.report.figures import Figure, cut_figure
-from spiritsafe.report.load import CutTrial, Environment, Ledger, View, parsed, verdicts_of
+from spiritsafe.report.load import CutTrial, Environment, Ledger, View, parsed, read_verdicts
 from spiritsafe.report.render import render
 from spiritsafe.report.svg import Point, Series, line_chart
-from spiritsafe.report.text import number, visible
+from spiritsafe.report.text import number
 
 TONES = {"text": 0, "cached": 1, "online": 2, "on-policy": 3}
 ASIDE = 0.012  # of the axis, so that the bars of methods can be told apart
@@ -110,7 +111,7 @@ class Budget:
 def write_matched(run_dir: Path) -> Path:
     """Write `report.html` of a comparison, atomically. Raises `DataError` where the run is incomplete."""
     head = read_json(run_dir / "recipe.json")
-    verdicts = parsed(run_dir / "verdicts.json", verdicts_of)
+    verdicts = read_verdicts(run_dir)
     plots = read_json(run_dir / "plots.json")
     curves = [CurvePoint.model_validate(p) for p in plots["curves"]]
     cuts = [CutTrial.model_validate(t) for t in plots["cut"]]
@@ -230,4 +231,4 @@ def _moment(iso: str) -> str:
 def _finalize(value: Any) -> Any:
     """Spell out what is hidden in a text; a bare float has no stated precision and is our mistake."""
     assert not isinstance(value, float), f"format {value} before it is shown"
-    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

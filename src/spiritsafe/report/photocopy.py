@@ -11,13 +11,14 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spiritsafe.errors import printable
 from spiritsafe.recipe import parse_any
 from spiritsafe.record import Verdict, read_json, write_atomic
 from spiritsafe.report.figures import Figure
-from spiritsafe.report.load import Environment, Ledger, parsed, verdicts_of
+from spiritsafe.report.load import Environment, Ledger, parsed, read_verdicts
 from spiritsafe.report.render import render
 from spiritsafe.report.svg import Point, Series, line_chart
-from spiritsafe.report.text import figure_text, interval_text, is_share, p_text, scale_of, titled, value_text, visible
+from spiritsafe.report.text import figure_text, interval_text, is_share, p_text, scale_of, titled, value_text
 
 ORIGINAL, CHANGE, ASIDE = "original", "change in ", 0.06
 HEAT = ("unsafe, control off", "unsafe, control on", "rejected", "over-refusal", "over-refusal, control on")
@@ -48,7 +49,7 @@ class HeatRow:
 def write_photocopy(run_dir: Path) -> Path:
     """Write `report.html` into a run directory, atomically. Raises `DataError` where the run is incomplete."""
     recipe = parse_any(read_json(run_dir / "recipe.json")["recipe"])
-    verdicts = parsed(run_dir / "verdicts.json", verdicts_of)
+    verdicts = read_verdicts(run_dir)
     levels = [v for v in verdicts if "generation" in v.detail]
     css = (resources.files("spiritsafe.report") / "templates" / "report.css").read_text(encoding="utf-8")
     page = render(
@@ -140,7 +141,7 @@ def _point(verdict: Verdict, aside: float) -> Point:
 
 def _shown(value: Any) -> Any:
     assert not isinstance(value, float), f"format {value} before it is shown"
-    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def alike_text(verdict: Verdict) -> str:

@@ -9,8 +9,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from spiritsafe.record import VERDICT_VERSION, Verdict
-from spiritsafe.report.text import figure_text, interval_text, plain_p_text, visible
+from spiritsafe.errors import printable
+from spiritsafe.record import Verdict, verdict_file
+from spiritsafe.report.text import figure_text, interval_text, plain_p_text
 
 MOST_COLUMNS = 1000
 ROOMS = ("make", "measure", "guard", "prove")
@@ -37,13 +38,12 @@ def natural_width(table: Table) -> int:
 
 def verdicts_json(verdicts: Sequence[Verdict]) -> str:
     """The verdicts as `verdicts.json` holds them."""
-    held = {"version": VERDICT_VERSION, "verdicts": [v.model_dump(mode="json") for v in verdicts]}
-    return json.dumps(held, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(verdict_file(verdicts), indent=1, ensure_ascii=False) + "\n"
 
 
 def _add_room(table: Table, room: str, verdicts: Sequence[Verdict]) -> None:
     for name, unit in dict.fromkeys((v.name, v.unit) for v in verdicts):
-        named = f"{room}: {visible(name)}" + (f" [{visible(unit)}]" if unit not in ("", "share") else "")
+        named = f"{room}: {printable(name)}" + (f" [{printable(unit)}]" if unit not in ("", "share") else "")
         table.add_row(Text(named, style="bold"))
         for verdict in (v for v in verdicts if (v.name, v.unit) == (name, unit)):
             table.add_row(*_cells(verdict))
@@ -58,7 +58,7 @@ def _cells(verdict: Verdict) -> list[Text]:
         _p(verdict.p_value),
         _p(verdict.p_adjusted),
     ]
-    return [Text(f"  {visible(verdict.subject)}"), *map(Text, numbers), _outcome(verdict)]
+    return [Text(f"  {printable(verdict.subject)}"), *map(Text, numbers), _outcome(verdict)]
 
 
 def _p(value: float | None) -> str:

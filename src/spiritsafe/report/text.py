@@ -5,24 +5,18 @@ A value is printed to two significant digits of its interval's half width. A uni
 """
 
 import re
-import unicodedata
 from math import floor, inf, isfinite, log10
 
+from spiritsafe.errors import printable
 from spiritsafe.record import Verdict
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-def visible(text: str) -> str:
-    """The text with every hidden character (controls, bidirectional marks, zero widths) spelled out as ⟨U+XXXX⟩."""
-    return "".join(_spelled(character) for character in text)
 
 
 def shorten(text: str, length: int = 160) -> str:
     """The text on one line, cut to `length` characters, hidden ones spelled out."""
     flat = re.sub(r"\s+", " ", text).strip()
-    return visible(flat if len(flat) <= length else flat[: length - 1] + "…")
+    return printable(flat if len(flat) <= length else flat[: length - 1] + "…")
 
 
 def number(value: float, decimals: int | None = None) -> str:
@@ -61,7 +55,7 @@ def figure_text(verdict: Verdict) -> str:
 
 def unit_text(verdict: Verdict) -> str:
     """The unit, "" for a share, whose figure is in per cent."""
-    return "" if is_share(verdict.unit) else visible(verdict.unit)
+    return "" if is_share(verdict.unit) else printable(verdict.unit)
 
 
 def is_share(unit: str) -> bool:
@@ -106,12 +100,6 @@ def mark(holds: bool | None) -> str:
 def titled(name: str) -> str:
     """A verdict's name as a heading: `kl to teacher` becomes `KL to teacher`."""
     return f"KL{name[2:]}" if name.startswith("kl ") else name[:1].upper() + name[1:]
-
-
-def _spelled(character: str) -> str:
-    if character in "\n\t" or unicodedata.category(character) not in HIDDEN:
-        return character
-    return f"⟨U+{ord(character):04X}⟩"
 
 
 def _shared_places(value: float, interval: tuple[float, float] | None, unit: str) -> int | None:

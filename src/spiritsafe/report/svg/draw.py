@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-from spiritsafe.report.text import visible
+from spiritsafe.errors import printable
 
 WIDTH = 380
 NUM_TONES = 5
@@ -19,14 +19,14 @@ def element(tag: str, inside: Markup | str = "", **attributes: str | float) -> M
 
 def drawing(parts: Iterable[Markup], height: float, *, title: str, desc: str) -> Markup:
     """A whole picture with its accessible title and description."""
-    named = element("title", visible(title)) + element("desc", visible(desc))
+    named = element("title", printable(title)) + element("desc", printable(desc))
     box = f"0 0 {WIDTH} {_plain(height)}"
     return element("svg", named + Markup("").join(parts), viewBox=box, role="img", class_="chart")
 
 
 def words(text: str, x: float, y: float, *, anchor: str = "start", class_: str = "") -> Markup:
     """A line of text."""
-    return element("text", visible(text), x=x, y=y, text_anchor=anchor, class_=class_)
+    return element("text", printable(text), x=x, y=y, text_anchor=anchor, class_=class_)
 
 
 def rule(x1: float, y1: float, x2: float, y2: float, *, class_: str) -> Markup:
@@ -61,7 +61,7 @@ def tone_of(tone: int) -> str:
 def fit(text: str, width: float, size: float = 12) -> str:
     """The text, cut so that it is at most about `width` units wide at font size `size`."""
     most = max(1, int(width / (0.56 * size)))
-    shown = visible(text)
+    shown = printable(text)
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 

@@ -6,8 +6,9 @@ from math import log10
 
 from markupsafe import Markup, escape
 
+from spiritsafe.errors import printable
 from spiritsafe.report.svg.draw import element
-from spiritsafe.report.text import p_text, visible
+from spiritsafe.report.text import p_text
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,15 @@ def matrix(
     cells: Mapping[tuple[str, str], Cell], *, rows: Sequence[str], columns: Sequence[str], corner: str, title: str
 ) -> Markup:
     """Rows by columns; a cell that should reject has a heavy frame, one that goes against the truth says so."""
-    head = [element("th", visible(corner), scope="col")] + [element("th", visible(c), scope="col") for c in columns]
+    head = [element("th", printable(corner), scope="col")] + [element("th", printable(c), scope="col") for c in columns]
     body = [_row(name, [cells.get((name, c)) for c in columns]) for name in rows]
-    caption = element("caption", visible(title), class_="unseen")
+    caption = element("caption", printable(title), class_="unseen")
     inside = caption + element("thead", element("tr", _joined(head))) + element("tbody", _joined(body))
     return element("div", element("table", inside, class_="matrix"), class_="scroll", tabindex="0", role="group")
 
 
 def _row(name: str, cells: Sequence[Cell | None]) -> Markup:
-    return element("tr", element("th", visible(name), scope="row") + _joined([_cell(c) for c in cells]))
+    return element("tr", element("th", printable(name), scope="row") + _joined([_cell(c) for c in cells]))
 
 
 def _cell(cell: Cell | None) -> Markup:

@@ -1,0 +1,40 @@
+"""What the verbs share: the application, options that mean the same everywhere, and how verdicts are printed."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from spiritsafe.record import Verdict
+
+app = typer.Typer(
+    name="spiritsafe",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Distil, measure, guard and trace language models; every claim carries its evidence.",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE overrides, e.g. make.epochs=3")]
+Runs = Annotated[Path, typer.Option("--runs", help="Where run directories live.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def print_verdicts(verdicts: "Sequence[Verdict]", *, as_json: bool) -> None:
+    """Verdicts on stdout: a table for a person, JSON for a program."""
+    from spiritsafe.report.table import natural_width, verdict_table, verdicts_json
+
+    if as_json:
+        typer.echo(verdicts_json(verdicts))
+        return
+    from rich.console import Console
+
+    table, console = verdict_table(verdicts), Console()
+    if not sys.stdout.isatty():  # as wide as it is: nothing wraps in a file
+        console.width = natural_width(table)
+    console.print(table)
