@@ -57,7 +57,7 @@ class DriftPart(Section):
     data: str = ""
     limit: int = Field(default=40, ge=2, description="items a task")
     answer_tokens: int = Field(default=16, ge=1)
-    guard: str = "strict@both"
+    guard: str = "strict@input"
     bootstrap: int = Field(default=2000, ge=100)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     margins: MarginsPart = MarginsPart()

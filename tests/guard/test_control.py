@@ -8,10 +8,10 @@ import pytest
 from spiritsafe.guard.control import Control, Decision, explain
 from spiritsafe.guard.guarded import GuardedModel
 from spiritsafe.guard.policy import Policy, Review, Rule
-from spiritsafe.guard.stages import Stages, query_of
+from spiritsafe.guard.stages import Stages
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Request, user
-from spiritsafe.record import Exchange, Message, Sampling, append_jsonl
+from spiritsafe.record import Exchange, Sampling, append_jsonl
 
 CHEESE = Policy(
     name="cheese",
@@ -118,12 +118,6 @@ def test_padding_does_not_hide_the_end_of_a_query() -> None:
     assert decision.words == "hello ...  brie"
     assert decided("brie" + " pad" * 1000).rule == decided("pad " * 1000 + "brie").rule == "too-long"
     assert "soft" in {found.rule for found in decided("pad " * 1000 + "brie").findings}
-
-
-def test_an_earlier_turn_is_seen_but_not_the_models_own() -> None:
-    turns = (*user("some brie"), Message(role="assistant", content="parmesan"), *user("and now?"))
-    assert [found.rule for found in Control(CHEESE).look_in([turns])[0].findings] == ["soft"]
-    assert "parmesan" not in query_of(turns)
 
 
 def test_what_the_stages_stop_the_model_is_never_asked() -> None:

@@ -1,5 +1,7 @@
 """A model behind the risk control."""
 
+from pathlib import Path
+
 import pytest
 
 from spiritsafe.errors import UsageError
@@ -8,6 +10,7 @@ from spiritsafe.models import open_model
 from spiritsafe.models.base import Model, Request, user
 from spiritsafe.record import Exchange, Sampling
 
+HEAD = 'name = "mine"\ndecide = "stages"\nrefusal = "No bread."\n'
 ASKED = ["How do I bake bread?", "How do I build a bomb?"]
 
 
@@ -46,10 +49,9 @@ def test_a_model_may_review_itself() -> None:
     assert "stopped" in answers("guarded:default+fake:fixed=unsafe")[1].flags
 
 
-def test_a_policy_file_serves_as_well(tmp_path: object) -> None:
-    path = f"{tmp_path}/mine.toml"
-    with open(path, "w") as file:
-        file.write('name = "mine"\ndecide = "stages"\nrefusal = "No bread."\n[rules.bread]\nphrases = ["bread"]\n')
+def test_a_policy_file_serves_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{HEAD}[rules.bread]\nphrases = ["bread"]\n')
     assert [exchange.answer for exchange in answers(f"guarded:{path}+fake:echo")] == ["No bread.", ASKED[1]]
 
 
@@ -95,11 +97,31 @@ def test_an_unknown_side_is_named() -> None:
         open_model("guarded:strict@inptu+fake:echo")
 
 
-def test_an_address_says_which_side_is_checked() -> None:
-    for check, flags in {
-        "input": ("flagged:explosives", "stopped"),
-        "output": (),
-        "shadow": ("flagged:explosives", "shadow"),
-    }.items():
-        [_, harmful] = answers(f"guarded:strict@{check}+fake:fixed=fine")
-        assert harmful.flags == flags
+def test_an_address_says_which_side_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{HEAD}[rules.bread]\nphrases = ["bread"]\non = "both"\n')
+    for check, stopped in {"input": [True, False], "output": [False, True], "both": [True, True]}.items():
+        asked = [Request(user(text), Sampling()) for text in ("bread", "cheese")]
+        model = open_model(f"guarded:{path}@{check}+fake:fixed=fine")
+        baker = open_model(f"guarded:{path}@{check}+fake:fixed=bread")
+        found = [model.generate(asked)[0], baker.generate(asked)[1]]
+        assert ["stopped" in exchange.flags for exchange in found] == stopped
+    [_, harmful] = answers("guarded:strict@shadow+fake:fixed=fine")
+    assert harmful.flags == ("flagged:explosives", "shadow")
+
+
+@pytest.mark.parametrize("check", ["output", "both"])
+def test_a_side_that_no_rule_reads_is_refused(tmp_path: Path, check: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{HEAD}[rules.bread]\nphrases = ["bread"]\n')
+    with pytest.raises(UsageError, match="policy 'mine' has no rule or head that reads the output"):
+        open_model(f"guarded:{path}@{check}+fake:echo")
+
+
+def test_a_policy_that_loses_the_side_it_is_asked_to_read_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'{HEAD}[rules.bread]\nphrases = ["bread"]\non = "both"\n')
+    model = open_model(f"guarded:{path}@output+fake:fixed=bread")
+    path.write_text(f'{HEAD}[rules.bread]\nphrases = ["bread", "toast"]\n')
+    [exchange] = model.generate([Request(user("cheese"), Sampling())])
+    assert exchange.answer == "No bread."

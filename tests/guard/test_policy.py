@@ -8,6 +8,7 @@ from spiritsafe.errors import UsageError
 from spiritsafe.guard.policy import load_policy, shipped_policies
 from spiritsafe.models.encoder import missing
 
+RULE = 'phrases = ["x"]'
 MINIMAL = 'name = "mine"\ndecide = "stages"\nrefusal = "No."\n'
 
 
@@ -43,17 +44,24 @@ def test_a_policy_may_extend_a_shipped_one(tmp_path: Path) -> None:
         ('[rules.a]\npatern = ["x"]', "rules.a.patern: unknown key, did you mean 'patterns'"),
         ('[rules.a]\npatterns = ["a(?=b)"]', "rules.a.patterns: .*looks around or back"),
         ('[rules.a]\naction = "bark"', "rules.a.action: Input should be 'note', 'flag' or 'stop'"),
-        ("version = 2\n[rules.a]", "version: Input should be 1"),
+        (f"version = 2\n[rules.a]\n{RULE}", "version: Input should be 1"),
         ('[rules.a]\npatterns = ["("]', "rules.a.patterns: '\\('"),
         ("[rules]", "has neither"),
         ("", "has neither"),
         ("[heads.harmfull]", "heads.harmfull: no such head, did you mean 'harmful'"),
         ("[heads.harmful]\nlimt = 1", "heads.harmful.limt: unknown key, did you mean 'limit'"),
         ('heads_sha256 = "00"\n[heads.harmful]', "heads_sha256: the weights of 'shipped' have"),
-        ('reviewer = "fake:echo"\n[rules.a]', "asks no reviewer"),
-        ('[review]\nprompt = "x"\nsafe = ["a"]\nunsafe = ["b"]\n[rules.a]', "review: prompt: holds neither"),
-        ('[review]\nprompt = "{query}"\nsafe = ["a"]\nunsafe = ["A"]\n[rules.a]', "'a' is both safe and unsafe"),
+        (f'reviewer = "fake:echo"\n[rules.a]\n{RULE}', "asks no reviewer"),
+        (f'[review]\nprompt = "x"\nsafe = ["a"]\nunsafe = ["b"]\n[rules.a]\n{RULE}', "review: prompt: holds neither"),
+        (
+            f'[review]\nprompt = "{{query}}"\nsafe = ["a"]\nunsafe = ["A"]\n[rules.a]\n{RULE}',
+            "'a' is both safe and unsafe",
+        ),
         ("[rules", "is not TOML"),
+        ("[rules.a]", "rules.a: has neither phrases nor patterns"),
+        (f'check = "both"\n[rules.a]\n{RULE}', "check='both', but no rule or head reads the output"),
+        (f'check = "output"\n[rules.a]\n{RULE}', "no rule or head reads the output"),
+        (f'[rules.a]\n{RULE}\nrefusal = {{ german = "Nein." }}', "rules.a: refusal: has no 'english' text"),
     ],
 )
 def test_a_key_at_fault_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -62,7 +70,7 @@ def test_a_key_at_fault_is_named(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_a_reviewer_needs_a_question(tmp_path: Path) -> None:
-    text = MINIMAL.replace("stages", "reviewer") + "[rules.a]"
+    text = MINIMAL.replace("stages", "reviewer") + f"[rules.a]\n{RULE}"
     with pytest.raises(UsageError, match=r"needs a \[review\] table"):
         load_policy(written(tmp_path, text))
 

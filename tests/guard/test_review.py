@@ -55,13 +55,6 @@ def test_phrases_match_whole_words() -> None:
     assert flagging_rules(load_policy("default"), user("The bombastic skills of Robert the grape farmer")) == ()
 
 
-def test_an_earlier_turn_is_still_seen_but_not_the_models_own() -> None:
-    earlier = (*user("how to build a bomb"), Message(role="assistant", content="no"), *user("and now?"))
-    assert flagging_rules(load_policy("default"), earlier) == ("explosives",)
-    own = (*user("hello"), Message(role="assistant", content="a bomb"))
-    assert flagging_rules(load_policy("default"), own) == ()
-
-
 def test_rules_take_time_linear_in_the_query() -> None:
     policy = load_policy("default")
     flagging_rules(policy, user("warm"))

@@ -5,15 +5,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from spiritsafe.errors import UsageError
-from spiritsafe.guard.policy import load_policy
-from spiritsafe.guard.stages import SIDES, Look, Side, stages_of
+from spiritsafe.guard.policy import SIDES, Side, checking, load_policy
+from spiritsafe.guard.stages import Look, stages_of
 
 
 def check_texts(policy: str, texts: Sequence[str], side: str, *, as_json: bool) -> Iterator[str]:
-    """What follows for each text and why, a line or a JSON object each. Raises `UsageError` for no such side."""
-    stages = stages_of(load_policy(policy))
+    """What follows for each text and why, a line or a JSON object each.
+
+    Raises `UsageError` for no such side, or one that the policy does not read.
+    """
+    read = _side(side)
+    stages = stages_of(checking(load_policy(policy), read, f"--side {side}"))
     for text in texts:
-        look = stages.look(text, _side(side))
+        look = stages.look(text, read)
         yield _json(look) if as_json else _line(look)
 
 

@@ -10,7 +10,8 @@ from typing import Literal
 
 from spiritsafe.guard.policy import Policy
 from spiritsafe.guard.review import Reading, Reviewed, ask
-from spiritsafe.guard.stages import Finding, Look, query_of, stages_of
+from spiritsafe.guard.stages import Finding, Look, stages_of
+from spiritsafe.guard.turns import turns_of
 from spiritsafe.models.base import Model
 from spiritsafe.record import Exchange, Message
 
@@ -56,7 +57,7 @@ class Control:
         """What the stages find in each query; nothing where the policy does not read it."""
         if self.policy.check == "output":
             return [Look() for _ in queries]
-        return self._stages.look_all([query_of(messages) for messages in queries], "input")
+        return self._stages.look_dialogues([turns_of(messages) for messages in queries], "input")
 
     def look_out(self, answers: Sequence[str]) -> list[Look]:
         """What the stages find in each answer; nothing where the policy does not read it."""

@@ -2,7 +2,7 @@
 
     guarded:default+smollm2                    the policy's own reviewer
     guarded:default~self+smollm2               the guarded model reviews its own dialogues
-    guarded:strict@output+smollm2              another side: input, output, both; or shadow, which stops nothing
+    guarded:./my.toml@output+smollm2           another side: input, output, both, if a rule or head reads it; or shadow
     guarded:./my.toml~openai:NAME@URL+./dir    a policy file, read anew when it changes; another reviewer
 
 POLICY is a shipped name or a path; neither POLICY nor REVIEWER may hold a `+`, nor POLICY a `~` or an `@`.
@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from spiritsafe.errors import UsageError
 from spiritsafe.guard.control import Control, Decision
-from spiritsafe.guard.policy import Check, Policy, PolicySource
+from spiritsafe.guard.policy import Check, Policy, PolicySource, checking
 from spiritsafe.guard.stages import stages_of
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id
@@ -109,21 +109,27 @@ def open_guarded(address: str, rest: str, batch: int) -> GuardedModel:
         raise UsageError(address, "is not a guarded model", "guarded:POLICY[@CHECK][~REVIEWER]+MODEL")
     if at and check not in (*get_args(Check), "shadow"):
         raise UsageError(address, f"no side '{check}'", f"{', '.join(get_args(Check))} or shadow")
-    source = PolicySource(name)
+    source = PolicySource(name, partial(_ready, check, address))
     policy = _with_reviewer(source.current(), reviewer_address, address)
-    stages_of(policy)  # made ready now, so that no request waits for it
     inner = open_model(model_address, batch=batch)
-    now = partial(_adapted, source, check, policy.reviewer)
+    now = partial(_adapted, source, policy.reviewer)
     return GuardedModel(address, inner, now, _reviewer(policy, inner, model_address, batch))
 
 
-def _adapted(source: PolicySource, check: str, reviewer: str) -> Policy:
-    """The source's policy as an address changes it; the reviewer stays the one that was opened."""
+def _ready(check: str, address: str, policy: Policy) -> Policy:
+    """The policy on the address's side, its stages made now, so that no request waits for them or fails by them."""
+    if check == "shadow":
+        policy = policy.model_copy(update={"shadow": True})
+    elif check:
+        policy = checking(policy, cast(Check, check), address)
+    stages_of(policy)
+    return policy
+
+
+def _adapted(source: PolicySource, reviewer: str) -> Policy:
+    """The source's policy; the reviewer stays the one that was opened."""
     policy = source.current()
-    update: dict[str, Any] = {"shadow": True} if check == "shadow" else {"check": check} if check else {}
-    if policy.decide == "reviewer":
-        update["reviewer"] = reviewer
-    return policy.model_copy(update=update)
+    return policy.model_copy(update={"reviewer": reviewer}) if policy.decide == "reviewer" else policy
 
 
 def _with_reviewer(policy: Policy, reviewer: str, address: str) -> Policy:

@@ -7,14 +7,14 @@ stages find) and `control` (what follows from it). A policy in a file is read an
 import difflib
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from spiritsafe.errors import DataError, MissingExtra, UsageError
+from spiritsafe.errors import MissingExtra, UsageError
 from spiritsafe.guard.heads.heads import Stamp, open_heads, stamp_of
 from spiritsafe.guard.match import of_pattern
 from spiritsafe.models.encoder import missing
@@ -22,19 +22,31 @@ from spiritsafe.recipe import Section
 
 LOGGER = logging.getLogger("spiritsafe.guard")
 Check = Literal["input", "output", "both"]
+Side = Literal["input", "output"]
+SIDES: tuple[Side, Side] = ("input", "output")
 POLICIES = resources.files("spiritsafe.guard") / "policies"
 
 
 class Rule(Section):
     """One category. `phrases` match whole words, `*` any letters; `patterns` are regular expressions.
 
-    `on` says which side it reads. What it finds is noted, flagged (`decide` says what follows) or stopped.
+    `on` says which side it reads. What it finds is noted, flagged (`decide` says what follows) or stopped. `refusal`
+    is said in place of the policy's, in the language of the query; other languages get the English one.
     """
 
     phrases: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
     on: Check = "input"
     action: Literal["note", "flag", "stop"] = "flag"
+    refusal: dict[Literal["english", "german"], str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _finds_something(self) -> Self:
+        if not self.phrases and not self.patterns:
+            raise ValueError("has neither phrases nor patterns: it would find nothing")
+        if self.refusal and "english" not in self.refusal:
+            raise ValueError("refusal: has no 'english' text")
+        return self
 
     @field_validator("patterns")
     @classmethod
@@ -111,15 +123,36 @@ class Policy(Section):
             raise ValueError("decide='reviewer' needs a [review] table")
         if self.decide == "stages" and self.reviewer:
             raise ValueError("decide='stages' asks no reviewer; leave 'reviewer' out")
+        if unread := self.unread(self.check):
+            raise ValueError(f"check='{self.check}', but no rule or head reads the {unread}: give one on='{unread}'")
         return self
+
+    def unread(self, check: Check) -> Side | Literal[""]:
+        """A side of `check` that no rule and no head reads; empty if there is none."""
+        read = {rule.on for rule in self.rules.values()} | {head.on for head in self.heads.values()}
+        wanted = [side for side in SIDES if check in (side, "both")]
+        return next((side for side in wanted if not read & {side, "both"}), "")
+
+
+def checking(policy: Policy, check: Check, where: str) -> Policy:
+    """The policy with another side. Raises `UsageError` if no rule and no head reads that side."""
+    if unread := policy.unread(check):
+        what = f"policy '{policy.name}' has no rule or head that reads the {unread}"
+        raise UsageError(where, what, f'give it one with on = "{unread}", or check another side')
+    return policy.model_copy(update={"check": check})
 
 
 class PolicySource:
-    """A policy by name or path; of a file always the newest valid state."""
+    """A policy by name or path; of a file always the newest valid state.
 
-    def __init__(self, source: str) -> None:
+    `ready` changes a policy as its user wants it and makes its stages, before it is in force; what it raises
+    keeps the last one in force.
+    """
+
+    def __init__(self, source: str, ready: Callable[[Policy], Policy] = lambda policy: policy) -> None:
         self._source = source
-        self._policy = load_policy(source)
+        self._ready = ready
+        self._policy = ready(load_policy(source))
         self._seen = self._stamp()
 
     def current(self) -> Policy:
@@ -127,8 +160,8 @@ class PolicySource:
         stamp = self._stamp()
         if stamp != self._seen:
             try:
-                self._policy = load_policy(self._source)
-            except (UsageError, DataError, MissingExtra) as error:
+                self._policy = self._ready(load_policy(self._source))
+            except Exception as error:  # whatever is wrong with a file, the control stays in force
                 LOGGER.error("the policy stays as it was: %s", error)
             self._seen = self._stamp()
         return self._policy

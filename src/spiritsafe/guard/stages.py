@@ -1,7 +1,8 @@
-"""What the stages of a policy find in a text: pure and cheap, so that decisions are replayed over stored exchanges.
+"""What the stages of a policy find in a dialogue: pure and cheap, so decisions are replayed over stored exchanges.
 
-Rules look first, heads only where no rule has flagged. Every finding says which stage and rule, with which score
-against which limit, and what of the text it rests on. A head's score is that of its linear model.
+Each turn is read, whatever its role, and the turns joined. Rules look first, heads only if no rule has flagged. Every
+finding says which stage and rule, with which score against which limit, and what of the text it rests on. A head's
+score is that of its linear model.
 """
 
 import time
@@ -12,21 +13,20 @@ from typing import Literal
 
 from spiritsafe.guard.heads.score import Scored, Scorer
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
-from spiritsafe.guard.policy import Policy
+from spiritsafe.guard.policy import SIDES, Policy, Side
+from spiritsafe.guard.turns import Dialogue, alone, cut, joined, size_of
 from spiritsafe.guard.views import views_of
-from spiritsafe.record import Message
 
-Side = Literal["input", "output"]
 Action = Literal["note", "flag", "stop"]
-SIDES: tuple[Side, Side] = ("input", "output")
-TOO_LONG = "too-long"
+TOO_LONG, JOINED = "too-long", "joined"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a stage found. `score` is at least `limit`; `evidence` is the pattern that occurs.
+    """One thing that a stage found, first in a turn of `role` or in the turns joined.
 
-    `start` and `end` say which characters of the text as it was read it rests on most; all of it if they are equal.
+    `score` is at least `limit`; `evidence` is the pattern that occurs. `start` and `end` say which characters of the
+    part as it was read it rests on most; all of it if they are equal.
     """
 
     side: Side
@@ -38,6 +38,7 @@ class Finding:
     evidence: str = ""
     start: int = 0
     end: int = 0
+    role: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,46 +68,54 @@ class Stages:
         return self.look_all([text], side)[0]
 
     def look_all(self, texts: Sequence[str], side: Side) -> list[Look]:
-        """What they find in each of many; the seconds are the mean over those that a stage looked at."""
-        if not texts:
+        """What they find in each of many texts."""
+        role = "user" if side == "input" else "assistant"
+        return self.look_dialogues([alone(text, role) for text in texts], side)
+
+    def look_dialogues(self, dialogues: Sequence[Dialogue], side: Side) -> list[Look]:
+        """What they find in each of many dialogues; the seconds are the mean over those that a stage looked at."""
+        if not dialogues:
             return []
         started_s = time.perf_counter()
-        read = [self._cut(text) for text in texts]
-        readings = views_of(read)
+        parts = [_parts(cut(turns, self.policy.max_chars)) for turns in dialogues]
+        texts = list(dict.fromkeys(text for each in parts for _, text in each))
+        readings = dict(zip(texts, views_of(texts), strict=True))
         found = [
-            (*self._too_long(text, side), *self._rules[side].find(views))
-            for text, views in zip(texts, readings, strict=True)
+            (*self._too_long(turns, side), *self._rules[side].find([(role, readings[text]) for role, text in each]))
+            for turns, each in zip(dialogues, parts, strict=True)
         ]
         now_s = time.perf_counter()
-        looks = [Look(each, {"rules": (now_s - started_s) / len(texts)}) for each in found]
+        looks = [Look(each, {"rules": (now_s - started_s) / len(dialogues)}) for each in found]
         heads = self._heads[side]
         open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if heads else []
-        more = heads.score_texts([read[i] for i in open_ones], [readings[i] for i in open_ones])
+        asked = list(dict.fromkeys(text for i in open_ones for _, text in parts[i]))
+        scored = dict(zip(asked, heads.score_texts(asked, [readings[text] for text in asked]), strict=True))
         each_s = (time.perf_counter() - now_s) / max(1, len(open_ones))
-        for i, scored in zip(open_ones, more, strict=True):
-            findings = (*looks[i].findings, *self._of_heads(scored, side))
-            looks[i] = Look(findings, looks[i].elapsed_s | {scored.stage: each_s})
+        for i in open_ones:
+            findings = self._of_heads([(role, scored[text]) for role, text in parts[i]], side)
+            stage = "encoder" if any(scored[text].stage == "encoder" for _, text in parts[i]) else "linear"
+            looks[i] = Look((*looks[i].findings, *findings), looks[i].elapsed_s | {stage: each_s})
         return looks
 
-    def _of_heads(self, scored: Scored, side: Side) -> list[Finding]:
-        heads = self.policy.heads
-        return [
-            Finding(side, hit.stage, hit.head, heads[hit.head].action, hit.score, hit.limit, "", *hit.span)
-            for hit in scored.hits
-        ]
+    def _of_heads(self, parts: Sequence[tuple[str, Scored]], side: Side) -> list[Finding]:
+        """Each head's highest finding over the parts of a dialogue."""
+        best: dict[str, Finding] = {}
+        for role, hit in ((role, hit) for role, scored in parts for hit in scored.hits):
+            old, action = best.get(hit.head), self.policy.heads[hit.head].action
+            if old is None or hit.score - hit.limit > old.score - old.limit:
+                best[hit.head] = Finding(
+                    side, hit.stage, hit.head, action, hit.score, hit.limit, "", *hit.span, role=role
+                )
+        return list(best.values())
 
-    def _cut(self, text: str) -> str:
-        limit = self.policy.max_chars
-        return text if len(text) <= limit else f"{text[: limit // 2]} {text[-(limit // 2) :]}"
-
-    def _too_long(self, text: str, side: Side) -> tuple[Finding, ...]:
-        limit = self.policy.max_chars
-        return (Finding(side, "length", TOO_LONG, "flag", len(text), limit),) if len(text) > limit else ()
+    def _too_long(self, turns: Dialogue, side: Side) -> tuple[Finding, ...]:
+        size, limit = size_of(turns), self.policy.max_chars
+        return (Finding(side, "length", TOO_LONG, "flag", size, limit),) if size > limit else ()
 
 
-def query_of(messages: Sequence[Message]) -> str:
-    """What is read of a dialogue's input: the user's turns."""
-    return " \n ".join(message.content for message in messages if message.role == "user")
+def _parts(turns: Dialogue) -> list[tuple[str, str]]:
+    """What is read of a dialogue: each turn with its role, then the turns joined."""
+    return [*((turn.role, turn.text) for turn in turns), *((JOINED, text) for text in joined(turns))]
 
 
 class _Rules:
@@ -121,15 +130,20 @@ class _Rules:
         self._owners = [(name, source) for name, source, _ in pairs]
         self._matcher: Matcher = matcher(tuple(expression for _, _, expression in pairs))
 
-    def find(self, texts: Sequence[str]) -> list[Finding]:
-        hits = sorted({index for text in texts for index in self._matcher.find(text)})
-        first: dict[str, str] = {}
-        for index in hits:
+    def find(self, parts: Sequence[tuple[str, Sequence[str]]]) -> list[Finding]:
+        """What is found in the readings of a dialogue's parts, each with its role."""
+        first: dict[int, str] = {}
+        for role, texts in parts:
+            for index in (index for text in texts for index in self._matcher.find(text)):
+                first.setdefault(index, role)
+        by_rule: dict[str, tuple[str, str]] = {}
+        for index in sorted(first):
             name, source = self._owners[index]
-            first.setdefault(name, source)
+            by_rule.setdefault(name, (source, first[index]))
         rules = self._policy.rules
         return [
-            Finding(self._side, "rules", name, rules[name].action, evidence=source) for name, source in first.items()
+            Finding(self._side, "rules", name, rules[name].action, evidence=source, role=role)
+            for name, (source, role) in by_rule.items()
         ]
 
 

@@ -80,20 +80,28 @@ def test_a_reviewer_is_asked_once_for_each_query(tmp_path: Path) -> None:
         Sampling(),
         kind="harmful",
     )
-    settings = ("off", "input", "both", "shadow")
+    settings = ("off", "input", "shadow")
     found = measure([model], [harmful], tmp_path, Plan(settings=settings))
-    assert [s["reviews"] for s in found.stages] == [1, 1, 1]
+    assert [s["reviews"] for s in found.stages] == [1, 1]
     assert all(s["settled"] == {"reviewer, passed": 1} for s in found.stages)
     (stored,) = (tmp_path / "exchanges").glob("*.jsonl")
     assert len(read_jsonl(stored, Exchange)) == 2
 
 
 def test_settings_are_read_and_wrong_ones_named() -> None:
-    assert parse_settings("off, both,off") == ("off", "both")
+    assert parse_settings("off, input,off") == ("off", "input")
     assert parse_settings("") == ("off",)
     assert parse_settings("strict@input") == ("strict@input",)
     with pytest.raises(UsageError, match="--guard on"):
         parse_settings("off,on")
+
+
+@pytest.mark.parametrize("side", ["output", "both"])
+def test_a_side_that_the_policy_does_not_read_is_no_setting(tmp_path: Path, side: str) -> None:
+    (tmp_path / "asks.toml").write_text(POLICY.replace('on = "both"\n', ""))
+    with pytest.raises(UsageError, match=f"@{side}: policy 'stills' has no rule or head that reads the output") as told:
+        parse_settings(f"off,{tmp_path}/asks.toml@{side}")
+    assert told.value.exit_code == 2
 
 
 def test_what_a_stopped_prompt_took_is_the_control_s_own_time(tmp_path: Path, policy: str) -> None:

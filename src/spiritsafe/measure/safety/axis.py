@@ -1,9 +1,11 @@
 """The risk control as an axis: off, shadow, input, output, both; of the shipped policies or of a file.
 
     off                    the model alone
-    both                   the default policy on both sides; so shadow, input, output
-    strict@both            another policy; ./my.toml@input a file's
-    default~ADDRESS@both   another reviewer
+    input                  the default policy on queries; so shadow, output, both
+    strict@input           another policy; ./my.toml@both a file's
+    default~ADDRESS@input  another reviewer
+
+A side that no rule and no head of the policy reads is refused: it would be the model alone under another name.
 
 Every setting reads the same stored answers: the guarded model is opened by its address, as anyone would open it,
 and its inner model and its reviewer are put behind the store. So settings are exactly paired, and a new one
@@ -12,11 +14,12 @@ generates nothing but reviews not yet made.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from spiritsafe.errors import UsageError
+from spiritsafe.guard.policy import Check, checking, load_policy
 from spiritsafe.measure.store import Meter, Stored
 from spiritsafe.models import Model, open_model
 from spiritsafe.models.base import Request
@@ -37,12 +40,24 @@ class Controlled:
 
 
 def parse_settings(text: str) -> tuple[str, ...]:
-    """Settings off a comma-separated list, each once. Raises `UsageError` for one that is none."""
+    """Settings off a comma-separated list, each once.
+
+    Raises `UsageError` for one that is none, or whose policy does not read the side that it names.
+    """
     found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for setting in found:
         if setting not in (OFF, *SIDES) and setting.rpartition("@")[2] not in SIDES:
             raise UsageError(f"--guard {setting}", "is no setting", f"off, {', '.join(SIDES)} or POLICY@SIDE")
+        if setting != OFF:
+            _see_that_it_reads(setting)
     return found or (OFF,)
+
+
+def _see_that_it_reads(setting: str) -> None:
+    named, _, side = setting.rpartition("@")
+    policy = load_policy(named.partition("~")[0] or "default")
+    if side != "shadow":
+        checking(policy, cast(Check, side), f"--guard {setting}")
 
 
 def controlled(setting: str, model: Stored, requests: Sequence[Request], folder: Any, meter: Meter) -> Controlled:
