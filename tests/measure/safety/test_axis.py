@@ -99,7 +99,9 @@ def test_settings_are_read_and_wrong_ones_named() -> None:
 @pytest.mark.parametrize("side", ["output", "both"])
 def test_a_side_that_the_policy_does_not_read_is_no_setting(tmp_path: Path, side: str) -> None:
     (tmp_path / "asks.toml").write_text(POLICY.replace('on = "both"\n', ""))
-    with pytest.raises(UsageError, match=f"@{side}: policy 'stills' has no rule or head that reads the output") as told:
+    with pytest.raises(
+        UsageError, match=f"@{side}.*: policy 'stills' has no rule or head that reads the output"
+    ) as told:
         parse_settings(f"off,{tmp_path}/asks.toml@{side}")
     assert told.value.exit_code == 2
 

@@ -14,12 +14,11 @@ generates nothing but reviews not yet made.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from spiritsafe.errors import UsageError
-from spiritsafe.guard.policy import Check, checking, load_policy
 from spiritsafe.measure.store import Meter, Stored
 from spiritsafe.models import Model, open_model
 from spiritsafe.models.base import Request
@@ -54,10 +53,10 @@ def parse_settings(text: str) -> tuple[str, ...]:
 
 
 def _see_that_it_reads(setting: str) -> None:
-    named, _, side = setting.rpartition("@")
-    policy = load_policy(named.partition("~")[0] or "default")
-    if side != "shadow":
-        checking(policy, cast(Check, side), f"--guard {setting}")
+    """Raises `UsageError` if its policy cannot be opened for its side; a reviewer that it names is not opened yet."""
+    policy, _, side = setting.rpartition("@")
+    name, tilde, _ = (policy or "default").partition("~")
+    open_model(f"guarded:{name}@{side}{f'~{STAND_IN}' if tilde else ''}+{STAND_IN}")
 
 
 def controlled(setting: str, model: Stored, requests: Sequence[Request], folder: Any, meter: Meter) -> Controlled:
