@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "spiritsafe"
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = (
-    ("errors", "record", "cache"),
+    ("errors", "record", "cache", "locks"),
     (
         *("evidence", "recipe", "recipe_matched", "recipe_photocopy", "run", "ledger"),
         *("prompts", "progress", "accounts", "stage", "native"),

@@ -1,6 +1,7 @@
 """Records: what is written is what is read, and a killed process costs at most the line it was writing."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spiritsafe.errors import DataError, RunError
+from spiritsafe.locks import locked
 from spiritsafe.record import (
     Exchange,
     Message,
@@ -24,6 +26,7 @@ from spiritsafe.record import (
     read_jsonl,
     repair_jsonl,
     seed_of,
+    sent_text,
     verdict_file,
     verdicts_of,
     write_atomic,
@@ -229,3 +232,21 @@ def test_verdicts_that_were_edited_are_refused() -> None:
     written.pop("digest")
     with pytest.raises(DataError, match="was changed since it was written"):
         verdicts_of(Path("verdicts.json"), written)
+
+
+def test_repairs_and_appends_wait_for_the_line_that_another_is_writing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with ThreadPoolExecutor(2) as pool, path.open("ab", buffering=0) as writer:
+        with locked(writer):
+            writer.write(b'{"whole": ')
+            others = [pool.submit(repair_jsonl, path), pool.submit(append_jsonl, path, [{"next": 2}])]
+            assert wait(others, timeout=0.2).done == set()
+            writer.write(b"1}\n")
+        assert [other.result() for other in others] == [None, None]
+    assert path.read_text() == '{"whole": 1}\n{"next": 2}\n'
+
+
+def test_what_was_sent_is_the_answer_unless_something_else_was() -> None:
+    given = exchange(1)
+    assert sent_text(given) == "Hi."
+    assert sent_text(given.model_copy(update={"sent": ""})) == ""

@@ -71,8 +71,9 @@ class House(Generic[R]):
         return self.opened[name]
 
     def exchanges(self, name: str) -> list[Exchange]:
-        """The stored exchanges of one kind."""
-        return read_jsonl(self.run.path("exchanges", f"{name}.jsonl"), Exchange)
+        """The stored exchanges of one kind that were answered."""
+        stored = read_jsonl(self.run.path("exchanges", f"{name}.jsonl"), Exchange)
+        return [exchange for exchange in stored if not exchange.error_kind]
 
     def prompts(self) -> list[Prompt]:
         """All prompts of the run."""

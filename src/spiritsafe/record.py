@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spiritsafe.errors import DataError, writing
+from spiritsafe.locks import locked
 
 VERDICT_VERSION = 1
 # The mask can only be read by setting it, which is safe as long as there is one thread.
@@ -150,6 +151,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sent_text(exchange: Exchange) -> str:
+    """What the client received: the answer, or what was sent instead."""
+    return exchange.answer if exchange.sent is None else exchange.sent
+
+
 def prompt_digest(messages: Iterable[Message]) -> str:
     """sha256 over the messages of a prompt: its identity wherever it occurs."""
     return digest_of([[m.role, m.content] for m in messages])
@@ -163,14 +169,15 @@ def seed_of(*parts: object) -> int:
 def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:
     """Append records, one line each, in a single write: a killed process leaves at most one broken tail.
 
-    If the disk is full, the file stays as it was. A new file may be read by its owner alone (mode 0600): it
-    holds what people wrote.
+    If the disk is full, the file stays as it was. The file is locked meanwhile, so that no other process that
+    appends or repairs cuts what this one writes. A new file may be read by its owner alone (mode 0600): it holds
+    what people wrote.
     """
     lines = [_line(record) for record in records]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab", buffering=0, opener=_private) as file:
-            before = file.tell()
+        with open(path, "ab", buffering=0, opener=_private) as file, locked(file):
+            before = file.seek(0, os.SEEK_END) if file.seekable() else 0
             try:
                 _write_all(file, "".join(line + "\n" for line in lines).encode())
             except OSError:
@@ -192,18 +199,20 @@ def read_jsonl(path: Path, model: type[R], *, on_torn: Callable[[str], None] | N
 
 
 def repair_jsonl(path: Path) -> str | None:
-    """Cut a last line that a killed process left broken; returns a warning if it did."""
+    """Cut a last line that a killed process left broken; returns a warning if it did.
+
+    The file is locked meanwhile: a line that a running process is writing is whole once the lock is had.
+    """
     if not path.exists():
         return None
-    data = path.read_bytes()
-    cut = _broken_tail(data)
-    if cut is None:
-        return None
-    if cut == len(data):
-        with writing(path), path.open("ab") as file:
-            file.write(b"\n")
-        return None
-    with writing(path), path.open("r+b") as file:
+    with writing(path), path.open("r+b", buffering=0) as file, locked(file):
+        data = file.readall()
+        cut = _broken_tail(data)
+        if cut is None:
+            return None
+        if cut == len(data):
+            _write_all(file, b"\n")
+            return None
         file.truncate(cut)
     return f"{path}: the last line was broken ({len(data) - cut} bytes, a killed process?) and was cut off"
 

@@ -110,7 +110,8 @@ def test_only_sampled_answers_of_this_model_are_audited(teacher: LocalModel) -> 
     greedy = good.model_copy(update={"sampling": good.sampling.model_copy(update={"temperature": 0.0})})
     foreign = good.model_copy(update={"model_digest": "another"})
     stopped = good.model_copy(update={"finish_reason": "content_filter"})
-    assert auditable([greedy, good, foreign, stopped], model_digest=teacher.digest) == [good]
+    cut = good.model_copy(update={"sent": good.answer[:3]})
+    assert auditable([greedy, good, foreign, stopped, cut], model_digest=teacher.digest) == [good]
     with pytest.raises(DataError, match="temperature above 0"):
         auditable([greedy, foreign], model_digest=teacher.digest)
 

@@ -10,7 +10,7 @@ from spiritsafe.record import Exchange, seed_of
 
 
 def auditable(exchanges: Sequence[Exchange], *, model_digest: str) -> list[Exchange]:
-    """The logged exchanges a twin can be drawn for: sampled (temperature > 0) by this model, not filtered.
+    """The logged exchanges a twin can be drawn for: sampled (temperature > 0) by this model, and sent whole.
 
     Raises `DataError` where none is left.
     """
@@ -19,7 +19,8 @@ def auditable(exchanges: Sequence[Exchange], *, model_digest: str) -> list[Excha
         for e in exchanges
         if e.sampling.temperature > 0
         and e.model_digest == model_digest
-        and e.finish_reason != "content_filter"
+        and e.finish_reason not in ("content_filter", "error")
+        and e.sent is None
         and e.token_ids
     ]
     if not kept:

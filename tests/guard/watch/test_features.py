@@ -5,7 +5,7 @@ import pytest
 from spiritsafe.errors import UsageError
 from spiritsafe.guard.watch.features import by_account
 from spiritsafe.models import open_model
-from spiritsafe.models.base import Request, user
+from spiritsafe.models.base import Request, failed, user
 from spiritsafe.record import Sampling
 
 
@@ -14,6 +14,14 @@ def test_tokens_are_summed_and_prompts_counted_once_by_account() -> None:
     exchanges = open_model("fake:echo").generate([Request(user(t), Sampling(), account=name) for name, t in asked])
     assert by_account(exchanges, ["a", "b", "silent"], "answer_tokens") == {"a": 5.0, "b": 1.0, "silent": 0.0}
     assert by_account(exchanges, ["a", "b", "silent"], "distinct_prompts") == {"a": 2.0, "b": 1.0, "silent": 0.0}
+
+
+def test_an_answer_that_broke_off_counts_by_what_was_sent_of_it() -> None:
+    request = Request(user("one"), Sampling(), account="a")
+    broken = failed("fake:echo", "0" * 64, request, "out of reach", "passing")
+    assert by_account([broken], ["a"], "answer_tokens") == {"a": 0.0}
+    sent = broken.model_copy(update={"sent": "nine char"})
+    assert by_account([sent], ["a"], "answer_tokens") == {"a": 3.0}
 
 
 def test_an_unknown_feature_is_met_with_a_suggestion() -> None:

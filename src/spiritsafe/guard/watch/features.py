@@ -4,19 +4,29 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 
 from spiritsafe.errors import UsageError
-from spiritsafe.record import Exchange, prompt_digest
+from spiritsafe.record import Exchange, prompt_digest, sent_text
 
+BYTES_A_TOKEN = 4  # what English has on most tokenizers
 Feature = Callable[[Sequence[Exchange]], float]
 
 
 def answer_tokens(exchanges: Sequence[Exchange]) -> float:
-    """Tokens of all answers."""
-    return float(sum(exchange.usage.completion_tokens for exchange in exchanges))
+    """Tokens of all that the account was sent.
+
+    If the server did not count, or an answer broke off on its way, a token is taken for four bytes, rounded up.
+    """
+    return float(sum(_tokens(exchange) for exchange in exchanges))
 
 
 def distinct_prompts(exchanges: Sequence[Exchange]) -> float:
     """Prompts that differ."""
     return float(len({prompt_digest(exchange.messages) for exchange in exchanges}))
+
+
+def _tokens(exchange: Exchange) -> int:
+    if exchange.usage.known and exchange.sent is None:
+        return exchange.usage.completion_tokens
+    return -(-len(sent_text(exchange).encode(errors="replace")) // BYTES_A_TOKEN)
 
 
 FEATURES: Mapping[str, Feature] = {"answer_tokens": answer_tokens, "distinct_prompts": distinct_prompts}
