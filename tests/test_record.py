@@ -1,7 +1,7 @@
 """Records: what is written is what is read, and a killed process costs at most the line it was writing."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,10 @@ def test_repairs_and_appends_wait_for_the_line_that_another_is_writing(tmp_path:
     with ThreadPoolExecutor(2) as pool, path.open("ab", buffering=0) as writer:
         with locked(writer):
             writer.write(b'{"whole": ')
-            others = [pool.submit(repair_jsonl, path), pool.submit(append_jsonl, path, [{"next": 2}])]
+            others: list[Future[Any]] = [
+                pool.submit(repair_jsonl, path),
+                pool.submit(append_jsonl, path, [{"next": 2}]),
+            ]
             assert wait(others, timeout=0.2).done == set()
             writer.write(b"1}\n")
         assert [other.result() for other in others] == [None, None]
