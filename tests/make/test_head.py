@@ -1,5 +1,6 @@
 """The fused head and loss against the definitions in float64, compiled and in plain torch."""
 
+from dataclasses import replace
 from itertools import product
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from spiritsafe.errors import DataError
 from spiritsafe.make.head import head_loss, loss, tiles
 from spiritsafe.make.objective import TEXT, Divergence, Objective
 from spiritsafe.make.signals import DenseSignal, SparseSignal, TeacherSignal
+from spiritsafe.models.logits import capped
 
 V, PADDED, D, E, N = 403, 410, 32, 24, 37
 DIVERGENCES = get_args(Divergence)
@@ -55,11 +57,13 @@ def problem(dtype: torch.dtype = torch.float32, seed: int = 0, rows: int = PADDE
     }
 
 
-def by_definition(p: dict[str, Any], objective: Objective, signal: TeacherSignal | None) -> tuple[Tensor, ...]:
+def by_definition(
+    p: dict[str, Any], objective: Objective, signal: TeacherSignal | None, cap: float | None = None
+) -> tuple[Tensor, ...]:
     """Losses (N) and both gradients from whole float64 logits."""
     hidden_ND = p["hidden"].detach().double().requires_grad_()
     head_VD = p["head"].detach().double().requires_grad_()
-    logits_NV = hidden_ND @ head_VD[:V].T
+    logits_NV = capped(hidden_ND @ head_VD[:V].T, cap)
     losses_N = torch.zeros(N, dtype=torch.double)
     if signal is not None:
         logq, probs = buckets((logits_NV / objective.temperature).log_softmax(-1), signal, objective.temperature)
@@ -75,7 +79,8 @@ def by_definition(p: dict[str, Any], objective: Objective, signal: TeacherSignal
 def buckets(logq_NV: Tensor, signal: TeacherSignal, temperature: float) -> tuple[Tensor, Tensor]:
     """The student's log-masses and the teacher's masses on the same buckets."""
     if isinstance(signal, DenseSignal):
-        return logq_NV, ((signal.hidden_NE.double() @ signal.head_VE[:V].double().T) / temperature).softmax(-1)
+        theirs_NV = capped(signal.hidden_NE.double() @ signal.head_VE[:V].double().T, signal.cap)
+        return logq_NV, (theirs_NV / temperature).softmax(-1)
     here_NK = signal.ids_NK >= 0
     taken_NV = torch.zeros_like(logq_NV, dtype=torch.bool)
     for row, (ids, here) in enumerate(zip(signal.ids_NK, here_NK, strict=True)):
@@ -134,6 +139,23 @@ def test_losses_and_gradients_are_those_of_the_definitions(dtype: torch.dtype, k
         assert error(found.losses_N[counted], losses_N[counted]) < 2e-5, objective
         assert error(p["hidden"].grad, dhidden_ND) < bound, objective
         assert error(p["head"].grad, dhead_VD) < bound, objective
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_capped_logits_have_the_gradients_of_the_definitions(kind: str, way: str) -> None:
+    for objective in [TEXT, *(o for o in mixes() if o.temperature != 1 or o.divergence == "forward-kl")]:
+        p = problem()
+        dense = replace(p["dense"], cap=1.5)
+        signal = None if objective is TEXT else dense if kind == "dense" else p["sparse"]
+        found = head_loss(
+            p["hidden"], p["head"], p["tokens"], objective, signal=signal, weights_N=p["weights"], vocabulary=V, cap=2.0
+        )
+        torch.autograd.backward(found.total)
+        losses_N, dhidden_ND, dhead_VD = by_definition(p, objective, signal, cap=2.0)
+        counted = p["weights"] != 0
+        assert error(found.losses_N[counted], losses_N[counted]) < 2e-5, objective
+        assert error(p["hidden"].grad, dhidden_ND) < rounding(way), objective
+        assert error(p["head"].grad, dhead_VD) < rounding(way), objective
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

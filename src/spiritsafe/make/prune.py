@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spiritsafe.errors import RecipeError
 from spiritsafe.make.batches import Batch, collate
+from spiritsafe.models.logits import logits_of
 from spiritsafe.models.scoring import Pair
 
 
@@ -49,12 +50,12 @@ def choose_cut(
     costs: dict[int, float] = {}
     with torch.inference_mode():
         with _states_seen(model.model.layers) as seen:
-            hidden = model.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False)
+            hidden = model.base_model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False)
         whole_NV = _logprobs(model, hidden.last_hidden_state, batch)
         for start in range(1, num_layers):
-            with layers_left(model, range(start + size, depth)):
-                last_BTD = model.model(
-                    inputs_embeds=seen[start], attention_mask=batch.mask_BT, use_cache=False
+            with layers_left(model, range(start + size, depth)), beginning_with(model, seen[start]):
+                last_BTD = model.base_model(
+                    input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False
                 ).last_hidden_state
             pruned_NV = _logprobs(model, last_BTD, batch)
             costs[start] = float((whole_NV.exp() * (whole_NV - pruned_NV)).sum(-1).mean())
@@ -104,6 +105,26 @@ def layers_left(model: Any, keep: Sequence[int]) -> Iterator[None]:
 
 
 @contextmanager
+def beginning_with(model: Any, states_BTD: Tensor) -> Iterator[None]:
+    """The first layer gets these states for a while, whatever the model makes of its tokens.
+
+    States given as `inputs_embeds` would be multiplied once more by Gemma and Granite.
+    """
+
+    def give(_: nn.Module, args: tuple[Any, ...], given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if args:
+            return (states_BTD, *args[1:]), given
+        return args, given | {"hidden_states": states_BTD}
+
+    # In front of FSDP's own hook, which casts what comes in.
+    hook = model.base_model.layers[0].register_forward_pre_hook(give, with_kwargs=True, prepend=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
 def _states_seen(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """The states in front of each layer, as it is run.
 
@@ -124,5 +145,4 @@ def _states_seen(layers: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 
 def _logprobs(model: Any, hidden_BTD: Tensor, batch: Batch) -> Tensor:
-    logits_NV: Tensor = model.lm_head(hidden_BTD[batch.rows_N, batch.columns_N])
-    return logits_NV.float().log_softmax(-1)
+    return logits_of(model, hidden_BTD[batch.rows_N, batch.columns_N]).float().log_softmax(-1)

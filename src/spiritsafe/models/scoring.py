@@ -11,6 +11,7 @@ from torch import Tensor
 
 from spiritsafe.models.base import Scores
 from spiritsafe.models.decode import pad_left, positions
+from spiritsafe.models.logits import logits_of
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -24,7 +25,7 @@ def answer_logprobs(model: Any, pairs: Sequence[Pair], *, pad_id: int, chunk: in
     lengths = [len(answer) for _, answer in pairs]
     ready: list[Tensor] = []
     for start in range(0, len(hidden_ND), chunk):
-        ready.append(model.lm_head(hidden_ND[start : start + chunk]).float().log_softmax(-1))
+        ready.append(logits_of(model, hidden_ND[start : start + chunk]).float().log_softmax(-1))
         have = sum(len(r) for r in ready)
         while lengths and have >= lengths[0]:
             joined = ready[0] if len(ready) == 1 else torch.cat(ready)
@@ -58,7 +59,7 @@ def answer_hidden(model: Any, pairs: Sequence[Pair], *, pad_id: int) -> list[Ten
     unique = list(dict.fromkeys(prompt for prompt, _ in pairs))
     ids_BT, mask_BT = pad_left(unique, pad_id)
     cache = DynamicCache(config=model.config)
-    first_BTD = model.model(
+    first_BTD = model.base_model(
         input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions(mask_BT), past_key_values=cache, use_cache=True
     ).last_hidden_state
     index = torch.tensor([unique.index(prompt) for prompt, _ in pairs])
@@ -68,7 +69,7 @@ def answer_hidden(model: Any, pairs: Sequence[Pair], *, pad_id: int) -> list[Ten
     cache.batch_select_indices(index)
     rest_BT, rest_mask_BT = _pad_right([answer[:-1] for _, answer in pairs], longest, pad_id)
     full_mask_BT = torch.cat([mask_BT[index], rest_mask_BT], 1)
-    rest_BTD = model.model(
+    rest_BTD = model.base_model(
         input_ids=rest_BT,
         attention_mask=full_mask_BT,
         position_ids=positions(full_mask_BT)[:, -longest:],

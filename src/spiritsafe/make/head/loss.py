@@ -39,19 +39,21 @@ def head_loss(
     weights_N: Tensor | None = None,
     scale: float = 1.0,
     vocabulary: int | None = None,
+    cap: float | None = None,
 ) -> HeadLoss:
     """`scale` times the weighted sum of the tokens' losses; hidden states and head of one dtype.
 
     float32 or bfloat16 inputs; products accumulate in float32. The head's gradient has the dtype
     `head_VD.grad_dtype` (torch's default: the head's own). `vocabulary` leaves out the rows behind it in both
-    heads, which then get no mass: for models of one family whose embeddings are padded differently. Raises
-    `DataError` where student, teacher and tokens do not fit together.
+    heads, which then get no mass: for models of one family whose embeddings are padded differently. `cap` bends
+    the student's logits as `models.logits` says. Raises `DataError` where student, teacher and tokens do not fit
+    together.
     """
     size = vocabulary or len(head_VD)
     _check(tokens_N, objective, signal, hidden_ND, head_VD, vocabulary)
     weights_N = torch.ones(len(tokens_N)) if weights_N is None else weights_N.float()
     total, losses_N = _Fused.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, head_VD, _Problem(tokens_N, objective, signal, weights_N * scale, size)
+        hidden_ND, head_VD, _Problem(tokens_N, objective, signal, weights_N * scale, size, cap)
     )
     return HeadLoss(total, losses_N)
 
@@ -63,6 +65,12 @@ class _Problem:
     signal: TeacherSignal | None
     weights_N: Tensor
     vocabulary: int
+    cap: float | None
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles in memory at once: the logits, the teacher's, and the slope of a cap."""
+        return 1 + isinstance(self.signal, DenseSignal) + (self.cap is not None)
 
 
 class _Fused(torch.autograd.Function):
@@ -77,8 +85,7 @@ class _Fused(torch.autograd.Function):
         run = tiles(head)
         rows_N = problem.weights_N.nonzero()[:, 0]
         num = min(_rows_per_tile(problem, hidden_ND, dhead), len(rows_N) + -len(rows_N) % LANES)
-        num_tiles = 2 if isinstance(problem.signal, DenseSignal) else 1
-        memory = large(num_tiles, size * num, device=head_VD.device)
+        memory = large(problem.num_tiles, size * num, device=head_VD.device)
         for rows_M in torch.split(rows_N, max(1, num)):
             losses_M, dhidden_MD = _tile(run, problem, hidden_ND, head, dhead, rows_M, memory)
             losses_N[rows_M] = losses_M
@@ -116,16 +123,21 @@ def _tile(
     num = len(rows_M)
     pad = -num % LANES
     hidden_MD = _padded(hidden_ND.detach()[rows_M], pad)
-    part = Part(hidden_MD, head_VD, torch.empty_like(hidden_MD, dtype=torch.float32), dhead_VD)
     tokens_M, weights_M = _padded(problem.tokens_N[rows_M], pad), _padded(problem.weights_N[rows_M], pad)
     size = len(head_VD), num + pad
-    tile_VM = memory[0, : size[0] * size[1]].view(size)
+    tile_VM, *others = (one[: size[0] * size[1]].view(size) for one in memory)
     run.project(hidden_MD, head_VD, tile_VM)
+    bend_VM = None
+    if problem.cap is not None:  # the slope of c tanh(x / c) is 1 - tanh(x / c)^2
+        bend_VM = others[-1]
+        torch.div(_bend(tile_VM, problem.cap), problem.cap, out=bend_VM).square_().neg_().add_(1)
+    part = Part(hidden_MD, head_VD, torch.empty_like(hidden_MD, dtype=torch.float32), dhead_VD, bend_VM)
     if isinstance(problem.signal, DenseSignal):
-        theirs_ME = _padded(problem.signal.hidden_NE[rows_M], pad)
-        teacher_VM = memory[1, : size[0] * size[1]].view(size)
+        theirs_ME, teacher_VM = _padded(problem.signal.hidden_NE[rows_M], pad), others[0]
         teacher_head_VE = problem.signal.head_VE[: len(head_VD)].contiguous()
         tiles(teacher_head_VE).project(theirs_ME.to(teacher_head_VE.dtype), teacher_head_VE, teacher_VM)
+        if problem.signal.cap is not None:
+            _bend(teacher_VM, problem.signal.cap)
         losses_M = run.dense(part, tile_VM, teacher_VM, tokens_M, weights_M, problem.objective)
     else:
         losses_M = _sparse(run, part, problem, tile_VM, rows_M, tokens_M, weights_M)
@@ -157,8 +169,13 @@ def _rows_per_tile(problem: _Problem, hidden_ND: Tensor, dhead_VD: Tensor | None
     """Tokens of a tile, by what the gradients leave of `TOTAL_MIB`: larger tiles read the head less often."""
     gradients = hidden_ND.nbytes + (dhead_VD.nbytes if dhead_VD is not None else 0)
     free = min(48 * MIB, max(16 * MIB, TOTAL_MIB * MIB - gradients))
-    each = problem.vocabulary * 4 * (2 if isinstance(problem.signal, DenseSignal) else 1)
+    each = problem.vocabulary * 4 * problem.num_tiles
     return max(LANES, min(256, free // each // LANES * LANES))
+
+
+def _bend(tile_VM: Tensor, cap: float) -> Tensor:
+    """Cap a tile's logits in place."""
+    return tile_VM.div_(cap).tanh_().mul_(cap)
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:

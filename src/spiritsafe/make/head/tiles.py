@@ -25,12 +25,16 @@ SHARE_IN_BF16 = 0.03
 
 @dataclass(frozen=True)
 class Part:
-    """One tile's tokens: `hidden_MD` and `head_VD` of one dtype; gradients are written to the float32 others."""
+    """One tile's tokens: `hidden_MD` and `head_VD` of one dtype; gradients are written to the float32 others.
+
+    `bend_VM` is the slope of the logits by the product of the two, where they are capped.
+    """
 
     hidden_MD: Tensor
     head_VD: Tensor
     dhidden_MD: Tensor
     dhead_VD: Tensor | None
+    bend_VM: Tensor | None = None
 
 
 class Tiles(Protocol):
@@ -123,6 +127,8 @@ class Plain:
 
     def _products(self, part: Part, slopes_VM: Tensor) -> None:
         hidden_MD = part.hidden_MD.float()
+        if part.bend_VM is not None:
+            slopes_VM.mul_(part.bend_VM)
         part.dhidden_MD.zero_()
         for at in range(0, len(slopes_VM), BLOCK):
             block = slice(at, at + BLOCK)
@@ -190,6 +196,8 @@ class Native:
 
     def _gradients(self, part: Part, slopes_VM: Tensor, squares_V: Tensor) -> None:
         """Both gradients; rows whose squares add up to little are multiplied in bfloat16, where the processor can."""
+        if part.bend_VM is not None:
+            torch.sum(slopes_VM.mul_(part.bend_VM).square(), 1, out=squares_V)
         self._products.head_gradients(
             *_shape(part.hidden_MD, part.head_VD),
             *map(_at, (slopes_VM, squares_V)),

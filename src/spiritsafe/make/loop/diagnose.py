@@ -10,12 +10,13 @@ from torch import Tensor
 
 from spiritsafe.make.samples import Target
 from spiritsafe.make.signals.kinds import DenseSignal, SparseSignal, TeacherSignal
+from spiritsafe.models.logits import capped
 
 NUM, TOP = 128, 16
 Figures = dict[str, float]
 
 
-def diagnose(hidden_ND: Tensor, head_VD: Tensor, targets: Sequence[Target]) -> Figures:
+def diagnose(hidden_ND: Tensor, head_VD: Tensor, targets: Sequence[Target], *, cap: float | None = None) -> Figures:
     """Means over the first `NUM` tokens of the first target that has a teacher.
 
     `overlap`: share of the teacher's `TOP` likeliest tokens that are among the student's. `teacher_mass`,
@@ -26,7 +27,7 @@ def diagnose(hidden_ND: Tensor, head_VD: Tensor, targets: Sequence[Target]) -> F
     chosen = torch.arange(len(hidden_ND), device=hidden_ND.device)
     chosen = (chosen if target.rows is None else chosen[target.rows])[:NUM]
     with torch.no_grad():
-        student_NV = _logprobs(hidden_ND[chosen], head_VD)
+        student_NV = _logprobs(hidden_ND[chosen], head_VD, cap)
         figures = {"student_entropy": float(_entropy(student_NV.exp()).mean())}
         return figures | ({} if target.signal is None else _beside(target.signal, student_NV))
 
@@ -47,7 +48,7 @@ def _beside(signal: TeacherSignal, student_NV: Tensor) -> Figures:
 
 
 def _dense(signal: DenseSignal) -> tuple[Tensor, Tensor, Tensor]:
-    probs_NV = _logprobs(signal.hidden_NE.to(signal.head_VE.dtype), signal.head_VE).exp()
+    probs_NV = _logprobs(signal.hidden_NE.to(signal.head_VE.dtype), signal.head_VE, signal.cap).exp()
     top = probs_NV.topk(min(TOP, probs_NV.shape[1]))
     return top.values, top.indices, _entropy(probs_NV)
 
@@ -63,5 +64,5 @@ def _entropy(probs: Tensor) -> Tensor:
     return entropy
 
 
-def _logprobs(hidden_ND: Tensor, head_VD: Tensor) -> Tensor:
-    return (hidden_ND @ head_VD.T).float().log_softmax(-1)
+def _logprobs(hidden_ND: Tensor, head_VD: Tensor, cap: float | None) -> Tensor:
+    return capped((hidden_ND @ head_VD.T).float(), cap).log_softmax(-1)

@@ -11,17 +11,21 @@ from torch import Tensor, nn
 
 from spiritsafe.make.head import head_loss
 from spiritsafe.make.loop.diagnose import Figures, diagnose
-from spiritsafe.make.loop.trunk import head_of, hidden_states
+from spiritsafe.make.loop.trunk import hidden_states, product_of
 from spiritsafe.make.prune import layers_left
 from spiritsafe.make.samples import Packed, Target
+from spiritsafe.models.logits import LogitForm
 
 
 class Learner(nn.Module):
-    """A model that learns; its layers before `first` have run already where `states_TD` are given."""
+    """A model that learns, whose logits are of the `form`.
 
-    def __init__(self, model: Any, first: int) -> None:
+    Its layers before `first` have run already where `states_TD` are given.
+    """
+
+    def __init__(self, model: Any, first: int, form: LogitForm) -> None:
         super().__init__()
-        self.model, self._first = model, first
+        self.model, self._first, self._form = model, first, form
 
     def forward(
         self,
@@ -38,13 +42,14 @@ class Learner(nn.Module):
         else:
             with layers_left(self.model, range(self._first, len(self.model.model.layers))):
                 hidden_ND = hidden_states(self.model, row, states_TD=states_TD)
-        head_VD = head_of(self.model).to(hidden_ND.dtype)
-        figures = diagnose(hidden_ND.detach(), head_VD.detach(), targets) if look else {}
-        losses = [_loss(hidden_ND, head_VD, row, target, scale) for target in targets]
+        hidden_ND, head_VD = product_of(self.model, hidden_ND, self._form)
+        cap = self._form.cap
+        figures = diagnose(hidden_ND.detach(), head_VD.detach(), targets, cap=cap) if look else {}
+        losses = [_loss(hidden_ND, head_VD, row, target, scale, cap) for target in targets]
         return torch.stack(losses).sum(), figures
 
 
-def _loss(hidden_ND: Tensor, head_VD: Tensor, row: Packed, target: Target, scale: float) -> Tensor:
+def _loss(hidden_ND: Tensor, head_VD: Tensor, row: Packed, target: Target, scale: float, cap: float | None) -> Tensor:
     rows = slice(None) if target.rows is None else target.rows
     if not row.weights_N[rows].any():
         return 0 * (hidden_ND.sum() + head_VD.sum())  # every process must have the same gradients to exchange
@@ -56,4 +61,5 @@ def _loss(hidden_ND: Tensor, head_VD: Tensor, row: Packed, target: Target, scale
         signal=target.signal,
         weights_N=row.weights_N[rows],
         scale=scale * target.weight,
+        cap=cap,
     ).total

@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.make.loop.ranks import Ranks
 from spiritsafe.make.prune import layers_left
+from spiritsafe.models.logits import logit_form
 
 
 class Sharded:
@@ -38,7 +39,7 @@ class Sharded:
         mesh = init_device_mesh(trained[0].device.type, (ranks.num,))
         for layer in twin.model.layers:
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-        self.learner: Any = fully_shard(Learner(twin, 0), mesh=mesh, mp_policy=policy)
+        self.learner: Any = fully_shard(Learner(twin, 0, logit_form(model)), mesh=mesh, mp_policy=policy)
         parts = dict(twin.named_parameters())
         self._parts = [(by_name[name], part) for name, part in parts.items()]
         wanted = {id(weight) for weight in trained}

@@ -6,6 +6,7 @@ samples, L the longest sample, D hidden, V vocabulary.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -13,11 +14,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from spiritsafe.errors import ModelError
 from spiritsafe.make.loop import layers
 from spiritsafe.make.loop.attention import packing
 from spiritsafe.make.packing import on_device, packed
+from spiritsafe.make.prune import beginning_with
 from spiritsafe.make.samples import Packed, Sample
+from spiritsafe.models.logits import LogitForm, logit_form
 
 PROBE = (Sample((3, 1, 4, 1), (5, 9, 2)), Sample((6, 5), (3, 5, 8, 9, 7)))
 _packable: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
@@ -57,6 +59,26 @@ def head_of(model: Any) -> Tensor:
     return weight_VD
 
 
+def product_of(model: Any, hidden_ND: Tensor, form: LogitForm) -> tuple[Tensor, Tensor]:
+    """States (N, E) and head (V, E) in the states' dtype whose product, capped, is the model's logits.
+
+    The scale goes to the states, a bias becomes a column of the head (and one of zeros: the product's columns are
+    taken in pairs).
+    """
+    head = model.get_output_embeddings()
+    head_VD, bias_V = head_of(model), getattr(getattr(head, "base_layer", head), "bias", None)
+    if bias_V is not None:
+        one_N2 = torch.eye(2)[:1].to(hidden_ND).expand(len(hidden_ND), 2)
+        hidden_ND = torch.cat([hidden_ND, one_N2], 1)
+        head_VD = torch.cat([head_VD, bias_V[:, None], torch.zeros_like(bias_V)[:, None]], 1)
+    return hidden_ND if form.scale == 1 else hidden_ND * form.scale, head_VD.to(hidden_ND.dtype)
+
+
+def check_head(model: Any) -> None:
+    """Raises `ModelError` where a loss cannot follow how the model makes its logits, as `logit_form` says."""
+    logit_form(model)
+
+
 def packs(model: Any) -> bool:
     """Whether the model computes a packed row as it computes the samples one by one; tried out once a model."""
     if model not in _packable:
@@ -64,21 +86,11 @@ def packs(model: Any) -> bool:
     return _packable[model]
 
 
-def check_head(model: Any) -> None:
-    """Raises `ModelError` where logits are more than hidden states times head (a bias, a scale, a cap)."""
-    row = _on_model(model, PROBE[:1])
-    with torch.no_grad():
-        logits_TV = model(input_ids=row.ids_T[None], use_cache=False).logits[0].float()
-        product_TV = (_padded_states(model, row, None) @ head_of(model).T).float()
-    if _apart(product_TV, logits_TV):
-        what = "logits are not hidden states times a head (it has a bias, a scale or a cap)"
-        raise ModelError(type(model).__name__, what, "choose a student of another architecture")
-
-
 def _packed_states(model: Any, row: Packed, states_TD: Tensor | None) -> Tensor:
-    given = {"input_ids": row.ids_T[None]} if states_TD is None else {"inputs_embeds": states_TD[None]}
-    with packing(model):
-        out = model.base_model(**given, position_ids=row.positions_T[None], use_cache=False, borders=row.borders)
+    with packing(model), nullcontext() if states_TD is None else beginning_with(model, states_TD[None]):
+        out = model.base_model(
+            input_ids=row.ids_T[None], position_ids=row.positions_T[None], use_cache=False, borders=row.borders
+        )
     states: Tensor = out.last_hidden_state[0]
     return states
 
@@ -87,13 +99,14 @@ def _padded_states(model: Any, row: Packed, states_TD: Tensor | None) -> Tensor:
     """Samples side by side, padded behind their ends."""
     sizes = torch.tensor([end - begin for begin, end in pairwise(row.borders)])
     mask_SL = (torch.arange(int(sizes.max())) < sizes[:, None]).to(row.ids_T.device)
-    given: dict[str, Tensor] = {"attention_mask": mask_SL.long()}
-    if states_TD is None:
-        given["input_ids"] = torch.zeros_like(mask_SL, dtype=torch.long).masked_scatter(mask_SL, row.ids_T)
-    else:
+    ids_SL = torch.zeros_like(mask_SL, dtype=torch.long).masked_scatter(mask_SL, row.ids_T)
+    begun: AbstractContextManager[None] = nullcontext()
+    if states_TD is not None:
         zeros_SLD = states_TD.new_zeros(*mask_SL.shape, states_TD.shape[-1])
-        given["inputs_embeds"] = zeros_SLD.masked_scatter(mask_SL[..., None], states_TD)
-    states: Tensor = model.base_model(**given, use_cache=False).last_hidden_state[mask_SL]
+        begun = beginning_with(model, zeros_SLD.masked_scatter(mask_SL[..., None], states_TD))
+    with begun:
+        out = model.base_model(input_ids=ids_SL, attention_mask=mask_SL.long(), use_cache=False)
+    states: Tensor = out.last_hidden_state[mask_SL]
     return states
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spiritsafe.make.loop.layers import changed, forget
 from spiritsafe.make.loop.learner import Learner
+from spiritsafe.models.logits import logit_form
 from spiritsafe.native import has_bfloat16
 from spiritsafe.recipe import TrainPart
 
@@ -22,7 +23,7 @@ class Weights:
     """Masters and copies of `trained`, from `with` to its end; then the model holds the masters' values."""
 
     def __init__(self, model: Any, trained: Sequence[nn.Parameter], dtype: torch.dtype, *, first: int) -> None:
-        self.learner, self.dtype = Learner(model, first), dtype
+        self.learner, self.dtype = Learner(model, first, logit_form(model)), dtype
         self._trained = list(trained)
         self._kept = {weight: weight.data for weight in model.parameters()}
         self._masters = {weight: weight.data.float() for weight in trained}

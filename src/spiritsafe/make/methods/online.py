@@ -8,11 +8,12 @@ from torch import Tensor
 
 from spiritsafe.errors import DataError, RecipeError
 from spiritsafe.make.batches import digest_samples, order
-from spiritsafe.make.loop.trunk import head_of, hidden_states
+from spiritsafe.make.loop.trunk import hidden_states, product_of
 from spiritsafe.make.objective import Objective
 from spiritsafe.make.packing import packed
 from spiritsafe.make.samples import Packed, Sample, Target
 from spiritsafe.make.signals.kinds import DenseSignal
+from spiritsafe.models.logits import logit_form
 from spiritsafe.recipe import TrainPart
 from spiritsafe.record import digest_of
 
@@ -93,7 +94,9 @@ class Teachers:
 def dense(teacher: Any, row: Packed) -> DenseSignal:
     """What a local teacher says at the row's answer tokens."""
     with torch.no_grad():
-        return DenseSignal(hidden_states(teacher, row), head_of(teacher).detach())
+        form = logit_form(teacher)
+        hidden_NE, head_VE = product_of(teacher, hidden_states(teacher, row), form)
+        return DenseSignal(hidden_NE, head_VE.detach(), form.cap)
 
 
 def _tokens_of(row: Packed, name: str) -> Tensor:

@@ -21,6 +21,7 @@ from spiritsafe.make.signals.coder import open_coder
 from spiritsafe.make.signals.kinds import DenseSignal, SparseSignal, joined
 from spiritsafe.make.signals.reader import signal_of
 from spiritsafe.make.signals.sample import Keep, choose, rows_of
+from spiritsafe.models.logits import capped
 from spiritsafe.record import seed_of
 
 ID_BYTES, VALUE_BYTES = 2, 2
@@ -140,7 +141,8 @@ def stored(scene: Scene, way: Way, *, seed: int) -> tuple[Target, float]:
     lengths = list(scene.lengths)
     hidden, tokens = torch.split(scene.teacher.hidden_NE, lengths), torch.split(scene.tokens_N, lengths)
     for number, (hidden_TE, tokens_T) in enumerate(zip(hidden, tokens, strict=True)):
-        logprobs_TV = (hidden_TE.float() @ scene.teacher.head_VE.float().T).log_softmax(-1)
+        product_TV = hidden_TE.float() @ scene.teacher.head_VE.float().T
+        logprobs_TV = capped(product_TV, scene.teacher.cap).log_softmax(-1)
         kept = choose(logprobs_TV, way.keep, seed=seed_of(seed, str(number)))
         if way.raw:
             signal = _raw(kept.ids_TK, kept.logprobs_TK, renormalise=way.raw == "renormalised")

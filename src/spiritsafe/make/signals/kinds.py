@@ -11,14 +11,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DenseSignal:
-    """The teacher's whole distribution, kept as hidden states and head: logits are projected tile by tile."""
+    """The teacher's whole distribution, kept as hidden states and head: logits are projected tile by tile.
+
+    Products beyond `cap` are bent towards it (see `models.logits`).
+    """
 
     hidden_NE: Tensor
     head_VE: Tensor
+    cap: float | None = None
 
     def rows(self, part: slice | Tensor) -> "DenseSignal":
         """The signal of some of the positions."""
-        return DenseSignal(self.hidden_NE[part], self.head_VE)
+        return DenseSignal(self.hidden_NE[part], self.head_VE, self.cap)
 
 
 @dataclass(frozen=True)
