@@ -21,6 +21,7 @@ from spiritsafe.make.prune import prune
 from spiritsafe.make.samples import Sample, Target
 from spiritsafe.make.signals import Keep, SignalCache, fill
 from spiritsafe.models.local import LocalModel
+from spiritsafe.models.logits import logit_form
 from spiritsafe.models.scoring import Pair, answer_logprobs
 from spiritsafe.recipe import TrainPart
 from spiritsafe.record import Exchange
@@ -66,9 +67,10 @@ def gradients(model: Any, *, size: int, dtype: torch.dtype = torch.float32) -> T
     """The gradient of all weights over one step, rows of `size` tokens."""
     trained, rows = trained_weights(model, TrainPart(train="all"), 0), pack(data(), tokens_per_row=size)
     total = sum(len(row.tokens_N) for row in rows)
+    learner = Learner(model, 0, logit_form(model))
     with rows_added(model.get_input_embeddings()), Weights(model, trained, dtype, first=0):
         for row in rows:
-            torch.autograd.backward(Learner(model, 0)(row, [Target(TEXT)], scale=1 / total)[0])
+            torch.autograd.backward(learner(row, [Target(TEXT)], scale=1 / total)[0])
         assert all(w.grad is not None and w.grad.dtype == torch.float32 for w in trained)
         return torch.cat([w.grad.flatten() for w in trained if w.grad is not None])
 
