@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from spiritsafe.cli import main
 from spiritsafe.recipe import parse_recipe
+from tests.said import without_progress
 from tests.tiny import write_tiny
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         with pytest.raises(SystemExit) as end:
             main()
         said = capsys.readouterr()
-        return int(end.value.code or 0), said.out, said.err
+        return int(end.value.code or 0), said.out, without_progress(said.err)
 
     return called
 

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from spiritsafe import errors
-from spiritsafe.errors import GateError, MissingExtra, RecipeError, RunError, SpiritsafeError, writing
+from spiritsafe.errors import (
+    GateError,
+    MissingExtra,
+    RecipeError,
+    RunError,
+    SpiritsafeError,
+    missing_module,
+    printable,
+    writing,
+)
 from spiritsafe.record import Message, append_jsonl
 
 FULL = Path("/dev/full")
@@ -45,3 +54,22 @@ def test_a_refusal_without_advice_still_names_the_file(tmp_path: Path) -> None:
 def test_an_error_that_is_not_the_systems_passes_through(tmp_path: Path) -> None:
     with pytest.raises(KeyError), writing(tmp_path):
         raise KeyError("ours")
+
+
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        ("hyperscan", "pip install 'spiritsafe[guard]'"),
+        ("ray", "pip install 'spiritsafe[ray]'"),
+        ("transformers.models", "pip install 'spiritsafe[torch]'"),
+        ("starlette", "pip install --force-reinstall spiritsafe"),
+        ("nobody_knows", "pip install nobody-knows"),
+    ],
+)
+def test_a_missing_module_is_told_with_what_brings_it(module: str, told: str) -> None:
+    assert told in str(missing_module(ModuleNotFoundError(f"No module named '{module}'", name=module)))
+
+
+def test_hidden_characters_are_spelled_out_and_the_rest_stays() -> None:
+    assert printable("Grüße, 世界 🙂\n\tok") == "Grüße, 世界 🙂\n\tok"
+    assert printable("a\x1b[31m\u202eb\x00") == "a⟨U+001B⟩[31m⟨U+202E⟩b⟨U+0000⟩"

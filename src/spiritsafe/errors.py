@@ -23,6 +23,7 @@ from importlib import metadata
 from pathlib import Path
 
 BROKEN = "is not installed, though something here needs it"
+FOR_US = ("dev", "docs")  # extras that hold what others bring too
 AGAIN = "python -m pip install --force-reinstall spiritsafe"
 
 
@@ -77,6 +78,8 @@ def missing_module(error: ModuleNotFoundError) -> SpiritsafeError:
     for needed in metadata.requires("spiritsafe") or ():
         name = re.split(r"[^\w.-]", needed, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", needed)
+        if extra and extra[1] in FOR_US:
+            continue
         if name.replace("-", "_").lower() == module.lower():
             return MissingExtra(module, extra[1]) if extra else SpiritsafeError(module, BROKEN, AGAIN)
     return SpiritsafeError(module, BROKEN, f"python -m pip install {module.replace('_', '-')}")

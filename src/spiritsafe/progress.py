@@ -1,6 +1,7 @@
-"""What a person sees while it runs, all on stderr: lines, one for each stage, and on a terminal also bars."""
+"""What a person sees while it runs, all on stderr: on a terminal lines and bars, in a log lines with their time."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,15 +15,17 @@ WINDOW_S = 300.0  # the time left is told by the speed over so long: answers com
 
 
 class Show:
-    """Progress on stderr; with `quiet` nothing at all. Lines go into a pipe or a log too, bars do not."""
+    """Progress on stderr; with `quiet` nothing at all. A log (no terminal) has a line for each stage and no bars."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
-        self._bars = Console(stderr=True, quiet=quiet or not sys.stderr.isatty())
+        self._is_log = not sys.stderr.isatty()
+        self._lines = Console(stderr=True, quiet=quiet)
+        self._bars = Console(stderr=True, quiet=quiet or self._is_log)
 
     def say(self, text: str) -> None:
-        """One line."""
-        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+        """One line; in a log it begins with the time, HH:MM:SS."""
+        head = time.strftime("%H:%M:%S ") if self._is_log else ""
+        self._lines.print(head + printable(text), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str, total: int) -> Iterator[Tick]:

@@ -18,6 +18,7 @@ from spiritsafe.guard.keys import Keys
 from spiritsafe.guard.server import serving
 from spiritsafe.models.local import LocalModel, directory_digest
 from spiritsafe.record import Exchange, read_json, read_jsonl
+from tests.said import without_progress
 from tests.tiny import WORDS, write_tiny
 
 Json = dict[str, Any]
@@ -51,7 +52,7 @@ def say(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         with pytest.raises(SystemExit) as end:
             main()
         said = capsys.readouterr()
-        return end.value.code, said.out, said.err
+        return end.value.code, said.out, without_progress(said.err)
 
     return spoken
 
@@ -309,7 +310,7 @@ def test_a_recipe_of_this_kind_makes_the_same_student(
     monkeypatch.setattr(sys, "argv", ["spiritsafe", "run", str(tmp_path / "m.toml"), "--runs", str(tmp_path / "runs")])
     with pytest.raises(SystemExit) as end:
         main()
-    assert (end.value.code, capsys.readouterr().err) == (0, "")
+    assert (end.value.code, without_progress(capsys.readouterr().err)) == (0, "")
     (run,) = (tmp_path / "runs").iterdir()
     assert directory_digest(run / "student") == directory_digest(tmp_path / "made" / "student")
 

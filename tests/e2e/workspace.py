@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spiritsafe.record import Exchange, read_jsonl
+from tests.said import without_progress
 
 COMMAND = str(Path(sys.executable).with_name("spiritsafe"))
 WITHOUT = "import sys; sys.modules[{module!r}] = None; from spiritsafe.cli import main; main()"
@@ -20,11 +21,12 @@ WITHOUT = "import sys; sys.modules[{module!r}] = None; from spiritsafe.cli impor
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and what it said."""
+    """How a command ended, and what it said; `err` is without its progress."""
 
     code: int
     out: str
     err: str
+    progress: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Workspace:
         return done.err.removeprefix("error: ").rstrip("\n")
 
     def run(self, runs: str) -> Ended:
-        """Run the recipe, which must succeed without a word on stderr."""
+        """Run the recipe, which must succeed without a word on stderr but its progress."""
         done = self.call("run", "tiny.toml", "--runs", runs)
         assert (done.code, done.err) == (0, "")
         return done
@@ -89,7 +91,9 @@ def ended(process: "subprocess.Popen[str]", timeout_s: float = 300) -> Ended:
         process.kill()
         process.communicate()
         raise
-    return Ended(process.returncode, out, err)
+    said = without_progress(err)
+    progress = "".join(line for line in err.splitlines(keepends=True) if line not in said)
+    return Ended(process.returncode, out, said, progress)
 
 
 def wait_for(seen: Callable[[], bool], process: "subprocess.Popen[str]", timeout_s: float = 120) -> None:
