@@ -127,3 +127,21 @@ def test_whatever_ends_a_verb_is_one_line_and_an_exit_code(
 def test_the_command_is_what_the_package_installs(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"spiritsafe": "spiritsafe.cli:main"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("guard.policy=nope", "guard: nope: no such policy; shipped are"),
+        ("guard.reviewer=nothing", "guard: nothing: is not a model address"),
+        ("teacher.model=openai:x@http://127.0.0.1:1/v1", "is not a local model"),
+        ("make.learning_rate=1e400", "make.learning_rate: Input should be a finite number"),
+        ("measure.behaviours=none.txt", "measure.behaviours: none.txt: no such file"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_not_valid_and_leaves_no_directory(call: Call, override: str, message: str) -> None:
+    for verb in ("validate", "run"):
+        code, out, err = call(verb, "quickstart", override)
+        assert (code, out) == (2, "")
+        assert message in err
+    assert list(Path().iterdir()) == []

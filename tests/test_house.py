@@ -124,3 +124,9 @@ def test_bench_results_fit_the_schema(file: Path) -> None:
     for row in result["rows"]:
         assert set(row) == {field.name for field in fields(Row)}
         assert (row["peer"] is None) == (row["theirs"] is None) == (row["ratio"] is None)
+
+
+def test_every_page_of_the_documentation_is_in_its_navigation() -> None:
+    listed = (ROOT / "zensical.toml").read_text()
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
+    assert [page for page in pages if f'"{page}"' not in listed] == []

@@ -13,6 +13,7 @@ from typing import Any
 
 from spiritsafe.accounts import names, plan
 from spiritsafe.distil import capture_signals, prune_start, steps, train_student
+from spiritsafe.errors import RecipeError, UsageError
 from spiritsafe.house import (
     CONTROL,
     OWN,
@@ -28,9 +29,12 @@ from spiritsafe.house import (
     write_claims,
 )
 from spiritsafe.ledger import Entry
+from spiritsafe.make.verb.possible import LOCAL
 from spiritsafe.models import Model, Request, ask, open_model
+from spiritsafe.models.address import parse_address
 from spiritsafe.progress import Show
 from spiritsafe.prompts import check_task, synthesise, task_prompts
+from spiritsafe.recipe import AnyRecipe, Recipe
 from spiritsafe.record import (
     Exchange,
     Sampling,
@@ -59,6 +63,27 @@ def run_any(run: Run[Any], show: Show) -> list[Verdict]:
     module, _, name = STAGES[run.recipe.kind].partition(":")
     verdicts: list[Verdict] = getattr(import_module(module), name)(run, show)
     return verdicts
+
+
+def check_recipe(recipe: AnyRecipe) -> None:
+    """Raise `RecipeError` for what a recipe names and cannot have, before anything is opened or spent."""
+    where = recipe.run.name
+    if recipe.kind != "make" and parse_address(recipe.teacher.model).scheme not in LOCAL:
+        what = f"teacher.model: {recipe.teacher.model} is not a local model"
+        raise RecipeError(where, what, "its weights are needed: name a directory, a GGUF file or a package's file")
+    if not isinstance(recipe, Recipe):
+        return
+    from spiritsafe.guard.policy import load_policy
+
+    try:
+        policy = load_policy(recipe.guard.policy)
+        if policy.decide == "reviewer":
+            parse_address(recipe.guard.reviewer)
+    except UsageError as error:
+        raise RecipeError(where, f"guard: {error}") from None
+    behaviours = recipe.measure.behaviours
+    if not behaviours.startswith("pypi:") and not Path(behaviours).is_file():
+        raise RecipeError(where, f"measure.behaviours: {behaviours}: no such file", "a text file or a pypi: address")
 
 
 def run_recipe(run: Run, show: Show) -> list[Verdict]:

@@ -29,9 +29,9 @@ KINDS = {
 
 
 class Section(BaseModel):
-    """Base of every part of a recipe: frozen, unknown keys are errors."""
+    """Base of every part of a recipe: frozen, unknown keys are errors, and no number is infinite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class RunPart(Section):

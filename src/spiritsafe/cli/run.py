@@ -26,9 +26,10 @@ def run(
     if dry_run:
         typer.echo(resolved.model_dump_json(indent=1))
         return
-    from spiritsafe.pipeline import run_any
+    from spiritsafe.pipeline import check_recipe, run_any
     from spiritsafe.progress import Show, warn
 
+    check_recipe(resolved)
     with opened(resolved, runs, resume=resume) as (open_run, warnings):
         for text in warnings:
             warn(text)
@@ -42,11 +43,14 @@ def run(
 
 @app.command()
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Check a recipe without running it."""
+    """Check a recipe without running it: its keys, its policy, its addresses."""
+    from spiritsafe.pipeline import check_recipe
     from spiritsafe.recipe import read_recipe
     from spiritsafe.run import recipe_digest
 
-    typer.echo(f"{recipe}: valid, digest {recipe_digest(read_recipe(recipe, overrides or []))[:10]}")
+    resolved = read_recipe(recipe, overrides or [])
+    check_recipe(resolved)
+    typer.echo(f"{recipe}: valid, digest {recipe_digest(resolved)[:10]}")
 
 
 @app.command()
