@@ -1,6 +1,7 @@
 """What several tests share: the root of the repository, a recipe with every key written out, a tiny model."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.tiny import write_tiny
 if TYPE_CHECKING:
     from spiritsafe.models.local import LocalModel
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background or under nohup; children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # models that tests write themselves; stderr is compared
 settings.register_profile("untimed", deadline=None)  # no test is about time: the machine may be busy
 settings.load_profile("untimed")

@@ -39,7 +39,7 @@ def test_a_changed_file_is_compiled_again(tmp_path: Path) -> None:
     library = built(tmp_path, TWICE.replace("2", "3"))
     assert library is not None
     assert library.twice(1) == 3
-    assert len(list((tmp_path / "cache" / "native").iterdir())) == 2
+    assert len(list((tmp_path / "cache" / "native").glob("*.so"))) == 2
 
 
 def test_a_built_file_is_not_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +47,19 @@ def test_a_built_file_is_not_built_again(tmp_path: Path, monkeypatch: pytest.Mon
     native.cache_clear()
     monkeypatch.setattr(module, "_compile", lambda *a: pytest.fail("compiled again"))
     assert built(tmp_path) is not None
+
+
+def test_a_planted_library_is_built_again_and_never_loaded(tmp_path: Path) -> None:
+    built(tmp_path)
+    native.cache_clear()
+    (path,) = (tmp_path / "cache" / "native").glob("*.so")
+    planted = tmp_path / "planted.cpp"
+    planted.write_text(f'#include <cstdio>\n__attribute__((constructor)) void f() {{ fopen("{tmp_path}/RAN", "w"); }}')
+    subprocess.run(["g++", "-shared", "-fPIC", str(planted), "-o", str(path)], check=True)
+    library = built(tmp_path)
+    assert library is not None
+    assert library.twice(21) == 42
+    assert not (tmp_path / "RAN").exists()
 
 
 def test_a_broken_file_warns_and_leaves_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """C++ of our own, compiled at first use with the machine's compiler and kept in the user's cache.
 
-The library's name is the digest of source, compiler, processor and torch, so a stale one is never loaded.
+The library's name is the digest of source, compiler, processor and torch, so a stale one is never loaded; nor is one
+that another user could have put there (`cache`).
 Where there is no compiler, callers fall back to plain torch or numpy; `SPIRITSAFE_NATIVE=0` forces that.
 """
 
@@ -16,7 +17,7 @@ import warnings
 from importlib import import_module, metadata, util
 from pathlib import Path
 
-from spiritsafe.cache import cache_dir
+from spiritsafe.cache import is_kept, keep, private_dir
 from spiritsafe.errors import writing
 from spiritsafe.record import digest_of
 
@@ -39,8 +40,8 @@ def native(source: Path, *, torch: bool = False) -> ctypes.CDLL | None:
     if compiler is None:
         warnings.warn("no C++ compiler: slower fallbacks are used (install g++)", NativeWarning, stacklevel=2)
         return None
-    target = cache_dir() / "native" / f"{source.stem}-{_identity(source, compiler, torch)}.so"
-    if not target.exists() and (problem := _compile(source, compiler, target, torch)):
+    target = private_dir("native") / f"{source.stem}-{_identity(source, compiler, torch)}.so"
+    if not is_kept(target) and (problem := _compile(source, compiler, target, torch)):
         warnings.warn(f"{source.name} did not compile, a slower fallback is used: {problem}", NativeWarning, 2)
         return None
     if torch:
@@ -80,7 +81,6 @@ def _texts(source: Path) -> list[str]:
 def _compile(source: Path, compiler: str, target: Path, torch: bool) -> str:
     """Build `target`, whole or not at all; returns what went wrong."""
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".compiling-"))
     try:
         built = scratch / target.name
@@ -88,7 +88,7 @@ def _compile(source: Path, compiler: str, target: Path, torch: bool) -> str:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return (done.stderr.strip().splitlines() or ["the compiler failed"])[0]
-        built.replace(target)
+        keep(built, target)
         return ""
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -6,8 +6,9 @@ Lengths are in tokens, learning rates per step, money in US dollars.
 """
 
 import difflib
+import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import TypeVar
 
+from spiritsafe.cache import wheel_member
 from spiritsafe.errors import RecipeError
 from spiritsafe.record import Sampling
 
@@ -272,10 +274,23 @@ def override(data: dict[str, Any], overrides: Sequence[str]) -> None:
 def parse_any(data: Mapping[str, Any], where: str = "recipe") -> AnyRecipe:
     """Validate a recipe of any kind given as a mapping. Raises `RecipeError`."""
     model = _model_of(data.get("kind", "loop"), where)
+    for key, text in _texts(data):
+        wheel = re.search(r"(?:\A|[+~])pypi:(.*)", text, re.DOTALL)
+        if wheel and wheel_member(wheel[1]) is None:
+            raise RecipeError(where, f"{key}: {text!r} is not pypi:PACKAGE==VERSION/FILE")
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise RecipeError(where, "; ".join(_explain(e, model) for e in error.errors(include_url=False))) from None
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a recipe with its dotted key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, Mapping | list):
+        for name, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _texts(part, f"{key}.{name}" if key else str(name))
 
 
 def shipped_recipes() -> list[str]:

