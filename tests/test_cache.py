@@ -1,4 +1,4 @@
-"""What is kept is this user's own, or it is not taken. Scratch directories: gone when their block ends, kept while another process uses them, swept after a kill."""
+"""What is kept is this user's own, or not taken; scratch directories go with their block or their process."""
 
 import multiprocessing
 import os
