@@ -88,9 +88,8 @@ def told(made: Made, *, as_json: bool) -> str:
     if as_json:
         verdicts = [v.model_dump(mode="json") for v in made.verdicts]
         return json.dumps({"student": str(made.student), **notes, "verdicts": verdicts}, indent=1)
-    return (
-        f"student: {made.student} ({notes['method']}, {notes['steps']} steps, {notes['answer_tokens']:,} answer tokens)"
-    )
+    what = f"{notes['method']}, {notes['steps']} steps, {notes['answer_tokens']:,} answer tokens"
+    return f"student: {made.student} ({what})\nreport: {made.student.parent / 'report.html'}"
 
 
 def print_probe(teacher: str, student: str, *, as_json: bool) -> None:
@@ -112,6 +111,7 @@ def run_making(run: Run[MakeSettings], show: Show) -> list[Verdict]:
     from spiritsafe.make.verb import work as stages
     from spiritsafe.make.verb.start import student_files
     from spiritsafe.make.verb.train import train_student
+    from spiritsafe.report.html import write_report
 
     settings, kind = run.recipe, check(run.recipe)
     files = check_source(settings.prompts, weights=kind == "weights")
@@ -133,6 +133,7 @@ def run_making(run: Run[MakeSettings], show: Show) -> list[Verdict]:
         do("compare", ("teacher", "prompts", "start", "student"), partial(ask, work))
     verdicts = work.stages.verdicts()
     _describe(work, verdicts)
+    write_report(run.folder)
     return verdicts
 
 

@@ -38,7 +38,18 @@ class VerdictGroup:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write `report.html` into a run directory, atomically. Raises `DataError` where the run is incomplete."""
+    """Write `report.html` into the directory of a run, a making or a measurement, atomically.
+
+    Raises `DataError` if the run is incomplete.
+    """
+    if not (run_dir / "recipe.json").exists() and (run_dir / "verdicts.json").exists():
+        from spiritsafe.report.lab import write_lab
+
+        return write_lab(run_dir)
+    if kind_of(run_dir) == "make":
+        from spiritsafe.report.making import write_making
+
+        return write_making(run_dir)
     if kind_of(run_dir) == "matched":
         from spiritsafe.report.matched import write_matched
 
