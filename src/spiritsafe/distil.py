@@ -15,11 +15,11 @@ from spiritsafe.stage import Done
 
 def prune_start(house: House[Any], entry: Entry, *, answers: str = "control") -> Done:
     """Choose which layers to leave out, by the teacher's `answers`, and write the students' common start."""
-    from spiritsafe.make.prune import choose_cut, prune
+    from spiritsafe.make.prune import choose_cut, num_layers_of, prune
     from spiritsafe.make.student import save_student
 
     part, teacher = house.run.recipe.make, house.teacher
-    depth = len(teacher.model.model.layers)
+    depth = num_layers_of(teacher.model)
     notes: dict[str, Any] = {"depth": depth}
     trials: list[dict[str, float]] = []
     if part.drop == "measured":

@@ -17,12 +17,12 @@ from transformers import (
     Qwen2Config,
 )
 
+from spiritsafe.make.depth import layers_left
 from spiritsafe.make.loop import head_of, hidden_states, packs
 from spiritsafe.make.loop.frozen import Frozen
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.make.objective import TEXT
 from spiritsafe.make.packing import pack, packed
-from spiritsafe.make.prune import layers_left
 from spiritsafe.make.samples import Sample, Target
 from spiritsafe.models.logits import logit_form
 from tests.make.trains import data

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from spiritsafe.errors import RecipeError
-from spiritsafe.make.prune import choose_cut, layers_left, prune, without_block
+from spiritsafe.make.depth import layers_left, without_block
+from spiritsafe.make.prune import choose_cut, prune
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.scoring import Pair, answer_logprobs
 

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from spiritsafe.errors import RecipeError
 from spiritsafe.make.batches import Batch, collate
+from spiritsafe.make.depth import cuts, layers_left, layers_of, why_no_layers, why_not_without, without_block
 from spiritsafe.models.logits import logits_of
 from spiritsafe.models.scoring import Pair
+
+CUT_HINT = "leave out another number of layers, or name a student's address or config:FILE"
 
 
 @dataclass(frozen=True)
@@ -38,21 +41,24 @@ def choose_cut(
 ) -> Cut:
     """The contiguous block whose loss costs the least KL on `pairs`; first and last layer always stay.
 
-    Layers below a block run once for all blocks: each trial starts from the hidden states in front of it.
-    Raises `RecipeError` where that leaves no block to choose.
+    Layers below a block run once for all blocks: each trial starts from the hidden states in front of it. Blocks
+    without which the model could not be saved are not tried. Raises `RecipeError` where that leaves no block to choose.
     """
-    depth = len(model.model.layers)
+    depth = num_layers_of(model)
     size = depth - num_layers
     if not 2 <= num_layers < depth:
         hint = f"choose 2 to {depth - 1}"
         raise RecipeError("make.num_layers", f"is {num_layers}, the teacher has {depth} layers", hint)
+    starts, reason = cuts(model, num_layers)
+    if not starts:
+        raise RecipeError("make.num_layers", f"no block of {size} layers can be left out: {reason}", CUT_HINT)
     batch = collate(pairs, tuple(range(len(pairs))), pad_id=pad_id)
     costs: dict[int, float] = {}
     with torch.inference_mode():
-        with _states_seen(model.model.layers) as seen:
+        with _states_seen(layers_of(model)) as seen:
             hidden = model.base_model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False)
         whole_NV = _logprobs(model, hidden.last_hidden_state, batch)
-        for start in range(1, num_layers):
+        for start in starts:
             with layers_left(model, range(start + size, depth)), beginning_with(model, seen[start]):
                 last_BTD = model.base_model(
                     input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False
@@ -64,44 +70,30 @@ def choose_cut(
     return Cut(without_block(depth, best, size), costs)
 
 
-def without_block(depth: int, start: int, size: int) -> tuple[int, ...]:
-    """Layer numbers of a model of `depth` layers without the block of `size` that begins at `start`."""
-    return tuple(i for i in range(depth) if not start <= i < start + size)
-
-
 def first_changed(keep: Sequence[int]) -> int:
     """The first layer of a student that follows another one than in its teacher; 0 where none does."""
     return next((place for place, layer in enumerate(keep) if place != layer), 0)
 
 
 def prune(model: Any, keep: Sequence[int]) -> Any:
-    """A copy of a model with only the layers `keep`, in order; its config says so."""
-    if not keep or max(keep) >= len(model.model.layers):
-        raise RecipeError("make.drop", f"the teacher has layers 0 to {len(model.model.layers) - 1}")
+    """A copy of a model with only the layers `keep`, in order; its config says so.
+
+    Raises `RecipeError` where there are no such layers, or the config cannot say it.
+    """
+    depth = num_layers_of(model)
+    if not keep or max(keep) >= depth:
+        raise RecipeError("make.drop", f"the teacher has layers 0 to {depth - 1}")
+    if reason := why_not_without(model, keep):
+        raise RecipeError("make.drop", f"layers {', '.join(map(str, keep))} alone cannot be saved: {reason}", CUT_HINT)
     with layers_left(model, keep):
         return copy.deepcopy(model)
 
 
-@contextmanager
-def layers_left(model: Any, keep: Sequence[int]) -> Iterator[None]:
-    """Run a model with only the layers `keep` for a while; nothing is copied."""
-    layers, depth = model.model.layers, model.config.num_hidden_layers
-    types = getattr(model.config, "layer_types", None)
-    numbers = [layer.self_attn.layer_idx for layer in layers]
-    try:
-        model.model.layers = nn.ModuleList([layers[i] for i in keep])
-        model.config.num_hidden_layers = len(keep)
-        if types is not None:
-            model.config.layer_types = [types[i] for i in keep]
-        for number, layer in enumerate(model.model.layers):
-            layer.self_attn.layer_idx = number
-        yield
-    finally:
-        model.model.layers, model.config.num_hidden_layers = layers, depth
-        if types is not None:
-            model.config.layer_types = types
-        for number, layer in zip(numbers, layers, strict=True):
-            layer.self_attn.layer_idx = number
+def num_layers_of(model: Any) -> int:
+    """The model's depth. Raises `RecipeError` where its layers cannot be told apart."""
+    if reason := why_no_layers(model):
+        raise RecipeError("--student pruned", reason, "name a student's address or config:FILE")
+    return len(layers_of(model))
 
 
 @contextmanager
@@ -117,7 +109,7 @@ def beginning_with(model: Any, states_BTD: Tensor) -> Iterator[None]:
         return args, given | {"hidden_states": states_BTD}
 
     # In front of FSDP's own hook, which casts what comes in.
-    hook = model.base_model.layers[0].register_forward_pre_hook(give, with_kwargs=True, prepend=True)
+    hook = layers_of(model)[0].register_forward_pre_hook(give, with_kwargs=True, prepend=True)
     try:
         yield
     finally:

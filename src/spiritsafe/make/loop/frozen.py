@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spiritsafe.make.depth import layers_left
 from spiritsafe.make.loop.trunk import trunk_states
 from spiritsafe.make.packing import on_device, pack
-from spiritsafe.make.prune import layers_left
 from spiritsafe.make.samples import Method, Packed, Sample
 
 MOST_BYTES = 2 << 30

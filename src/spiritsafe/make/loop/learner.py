@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spiritsafe.make.depth import layers_left, layers_of
 from spiritsafe.make.head import head_loss
 from spiritsafe.make.loop.diagnose import Figures, diagnose
 from spiritsafe.make.loop.trunk import hidden_states, product_of
-from spiritsafe.make.prune import layers_left
 from spiritsafe.make.samples import Packed, Target
 from spiritsafe.models.logits import LogitForm
 
@@ -40,7 +40,7 @@ class Learner(nn.Module):
         if states_TD is None:
             hidden_ND = hidden_states(self.model, row)
         else:
-            with layers_left(self.model, range(self._first, len(self.model.model.layers))):
+            with layers_left(self.model, range(self._first, len(layers_of(self.model)))):
                 hidden_ND = hidden_states(self.model, row, states_TD=states_TD)
         hidden_ND, head_VD = product_of(self.model, hidden_ND, self._form)
         cap = self._form.cap

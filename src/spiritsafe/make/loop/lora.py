@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from spiritsafe.errors import MissingExtra, RecipeError
+from spiritsafe.make.depth import layers_of
 from spiritsafe.recipe import LoraPart
 
 
@@ -54,6 +55,6 @@ def _targets(model: Any, lora: LoraPart, first_trained: int) -> str | list[str]:
     wanted = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     if not first_trained:
         return wanted
-    modules = {id(m) for layer in model.model.layers[first_trained:] for m in layer.modules()}
+    modules = {id(m) for layer in layers_of(model)[first_trained:] for m in layer.modules()}
     above = [n for n, m in model.named_modules() if id(m) in modules and isinstance(m, nn.Linear)]
     return above if isinstance(wanted, str) else [n for n in above if n.rpartition(".")[2] in wanted]

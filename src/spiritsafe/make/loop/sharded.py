@@ -14,9 +14,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from spiritsafe.make.depth import layers_left, layers_of
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.make.loop.ranks import Ranks
-from spiritsafe.make.prune import layers_left
 from spiritsafe.models.logits import logit_form
 
 
@@ -29,7 +29,7 @@ class Sharded:
         self._model, self._dtype, self._rank, self._first = model, dtype, ranks.rank, first
         self._kept = {weight: weight.data for weight in model.parameters()}
         weights = {id(weight): weight for weight in model.parameters()}
-        with layers_left(model, range(first, len(model.model.layers))):
+        with layers_left(model, range(first, len(layers_of(model)))):
             twin = copy.deepcopy(model, dict(weights))
             by_name = dict(model.named_parameters())
         for module in twin.modules():

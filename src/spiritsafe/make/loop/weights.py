@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spiritsafe.make.depth import layers_of
 from spiritsafe.make.loop.layers import changed, forget
 from spiritsafe.make.loop.learner import Learner
 from spiritsafe.models.logits import logit_form
@@ -116,8 +117,8 @@ def trained_weights(model: Any, settings: TrainPart, first_trained: int) -> list
     if settings.lora is None:
         model.requires_grad_(settings.train == "all")
         if settings.train == "above-cut":
-            model.model.layers[first_trained:].requires_grad_(True)
-            model.model.norm.requires_grad_(True)
+            layers_of(model)[first_trained:].requires_grad_(True)
+            model.base_model.norm.requires_grad_(True)
     return [w for w in model.parameters() if w.requires_grad]
 
 
