@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from spiritsafe.cache import cache_dir
-from spiritsafe.make.prune import prune, without_block
+from spiritsafe.make.depth import without_block
+from spiritsafe.make.prune import prune
 from spiritsafe.models import open_model
 
 TEXT = Path(__file__).parents[2] / "shared" / "data" / "capability" / "gsm8k" / "test.jsonl"
