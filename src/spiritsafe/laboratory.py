@@ -49,7 +49,15 @@ def run_laboratory(asked: Asked, plan: Plan, gates: Sequence[Gate]) -> tuple[lis
         verdicts += taxonomy_verdicts(found.cells, seed=plan.seed)
     if found.stopped:
         verdicts = partial(verdicts, found.stopped)
-    write_results(asked.out, verdicts, gates, stages=found.stages, told=cases(found.cells), stopped=found.stopped)
+    write_results(
+        asked.out,
+        verdicts,
+        gates,
+        stages=found.stages,
+        told=cases(found.cells),
+        unanswered=found.unanswered,
+        stopped=found.stopped,
+    )
     if asked.every_eval:
         write_every_eval(asked.every_eval, verdicts, {t.name: plan.sampling(t) for t in tasks})
     show.say(f"report: {write_lab(asked.out, language='de' if asked.language == 'de' else 'en')}")

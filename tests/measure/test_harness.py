@@ -17,9 +17,10 @@ from spiritsafe.measure.compare import partial, saturated, table_verdicts
 from spiritsafe.measure.harness import Cell, Plan, measure
 from spiritsafe.measure.output import parse_gate, write_results
 from spiritsafe.measure.registry import find_task, suite_tasks, task_names
-from spiritsafe.measure.store import Budget, BudgetSpent, Meter
+from spiritsafe.measure.store import BudgetSpent, spent
 from spiritsafe.measure.tasks.numbers import number
 from spiritsafe.models import ask, open_model, user
+from spiritsafe.models.budget import Budget, Meter
 from spiritsafe.record import Exchange, Sampling, Usage, read_jsonl
 from tests.measure.conftest import Muted
 
@@ -102,15 +103,15 @@ def test_a_spent_budget_stops_cleanly_reports_what_is_whole_and_goes_on(data: st
 
 @pytest.mark.parametrize("budget", [Budget(tokens=10), Budget(usd=0.5), Budget(seconds=0.0)])
 def test_every_budget_is_a_bound(budget: Budget) -> None:
-    meter, answered = (
-        Meter(budget, started_s=time.monotonic()),
-        open_model("fake:echo").generate(ask([user("a")], Sampling())),
-    )
+    priced = budget.model_copy(update={"usd_per_million_in": 1e4})
+    meter, [request] = Meter(priced, beyond=True), ask([user("a")], Sampling())
     if budget.seconds is None:
-        meter.check()
-    meter.count(answered[0].model_copy(update={"cost_usd": 0.6, "usage": Usage(prompt_tokens=9, completion_tokens=2)}))
+        assert meter.admit(request) == ""
+    [answered] = open_model("fake:echo").generate([request])
+    meter.settle(request)
+    meter.count(answered.model_copy(update={"usage": Usage(prompt_tokens=9, completion_tokens=2)}))
     with pytest.raises(BudgetSpent, match="raise it; stored answers are kept"):
-        meter.check()
+        raise spent(meter.admit(request))
 
 
 def test_a_partial_report_says_so_everywhere_and_fails_its_gates(tmp_path: Path) -> None:

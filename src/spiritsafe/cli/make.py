@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spiritsafe.cli.shared import AsJson, Overrides, app, print_verdicts
+from spiritsafe.cli.shared import AsJson, KeyEnv, Overrides, app, bind_keys, print_verdicts
 
 
 @app.command()
@@ -23,6 +23,7 @@ def make(
     resume: Annotated[Path | None, typer.Option(help="Continue this directory.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Say what the teacher can give, and stop.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    key_env: KeyEnv = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a small student from a teacher; the same command continues a killed one.
@@ -31,6 +32,7 @@ def make(
     """
     from spiritsafe import making
 
+    bind_keys(key_env, [teacher, student, *(overrides or ())])
     if probe:
         making.print_probe(teacher, student, as_json=as_json)
         return

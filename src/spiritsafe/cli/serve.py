@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from spiritsafe.cli.shared import AsJson, app, print_verdicts
+from spiritsafe.cli.shared import AsJson, KeyEnv, app, bind_keys, print_verdicts
 
 
 @app.command()
@@ -22,6 +22,7 @@ def serve(
     ] = 0,
     home: Annotated[Path, typer.Option(help="Where keys and the exchange log live.")] = Path("gateway"),
     new_key: Annotated[str, typer.Option("--new-key", help="Create a key for this account, print it, stop.")] = "",
+    key_env: KeyEnv = None,
 ) -> None:
     """Serve a model through the OpenAI-compatible gateway; every exchange is logged with its account."""
     from spiritsafe.guard.keys import Keys
@@ -35,6 +36,7 @@ def serve(
     from spiritsafe.progress import Show, warn
     from spiritsafe.record import repair_jsonl
 
+    bind_keys(key_env, [model])
     address, batch = _served(model, policy)
     opened_model = open_model(address, batch=batch)
     keys, log = Keys(home / "keys.sqlite"), home / "exchanges.jsonl"

@@ -22,6 +22,10 @@ app = typer.Typer(
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="KEY=VALUE overrides, e.g. make.epochs=3")]
 Runs = Annotated[Path, typer.Option("--runs", help="Where run directories live.")]
+KeyEnv = Annotated[
+    list[str] | None,
+    typer.Option("--key-env", help="[HOST=]NAME: the variable with a server's key; repeat for more hosts."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -38,3 +42,11 @@ def print_verdicts(verdicts: "Sequence[Verdict]", *, as_json: bool) -> None:
     if not sys.stdout.isatty():  # as wide as it is: nothing wraps in a file
         console.width = natural_width(table)
     console.print(table)
+
+
+def bind_keys(names: list[str] | None, addresses: Sequence[str]) -> None:
+    """Take `--key-env` for the hosts of these addresses, or for the hosts that it names itself."""
+    from spiritsafe.models.keys import bind, urls_in
+
+    for name in names or ():
+        bind(name, urls_in(addresses))

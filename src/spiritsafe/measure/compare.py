@@ -39,10 +39,12 @@ WIDENED = "where few differ widened by what was missed (Clopper-Pearson)"
 
 def table_verdicts(cells: Sequence[Cell], *, seed: int) -> list[Verdict]:
     """Shares, shares corrected for the judge, paired differences, and means over the tasks that tell models apart."""
+    unsaid = [_unsaid(c, seed) for c in cells if c.inconclusive]
+    cells = [c for c in cells if not c.inconclusive]
     columns = list(dict.fromkeys((c.task, c.metric) for c in cells))
     full = {column for column in columns if saturated([c for c in cells if (c.task, c.metric) == column])}
     verdicts = [v for c in cells for v in (_share(c, seed, (c.task, c.metric) in full), _corrected(c, seed)) if v]
-    return [*verdicts, *_biases(cells, seed), *_differences(cells, seed), *_means(cells, full, seed)]
+    return [*unsaid, *verdicts, *_biases(cells, seed), *_differences(cells, seed), *_means(cells, full, seed)]
 
 
 def partial(verdicts: Sequence[Verdict], stopped: str) -> list[Verdict]:
@@ -94,12 +96,34 @@ def _share(cell: Cell, seed: int, full: bool) -> Verdict:
         seed=seed,
         method="; ".join(text for text in (cell.method, _interval(cell)) if text),
         assumptions=SAMPLE,
-        limits=tuple(text for text in (cell.note, told if full else "") if text),
+        limits=tuple(text for text in (cell.note, cell.unanswered, told if full else "") if text),
         detail={
             "task": cell.task, "metric": cell.metric, "items": len(cell.outcomes), "tokens": cell.tokens,
             "setting": cell.setting, "saturated": full, "model": cell.model,
             "higher_is_better": cell.higher_is_better, **({"imported": True} if cell.imported else {}),
             **({"samples": cell.samples, "most": cell.most} if cell.samples > 1 else {}),
+        },
+    )  # fmt: skip
+
+
+def _unsaid(cell: Cell, seed: int) -> Verdict:
+    """No claim: too many of the answers are none. The value says nothing, and is not shown."""
+    return Verdict(
+        room="measure",
+        name=f"{cell.task}: {cell.metric}",
+        subject=cell.label,
+        claim=f"{cell.label}: {cell.metric} on {cell.task} cannot be said: {cell.unanswered}.",
+        value=0.0,
+        unit=cell.unit,
+        interval=(0.0, cell.most),
+        n=len(cell.keys),
+        seed=seed,
+        method="none: too many answers are missing",
+        limits=tuple(text for text in (cell.note, cell.unanswered) if text),
+        detail={
+            "task": cell.task, "metric": cell.metric, "items": len(cell.keys), "tokens": cell.tokens,
+            "setting": cell.setting, "saturated": False, "model": cell.model,
+            "higher_is_better": cell.higher_is_better, "said": False, "inconclusive": True,
         },
     )  # fmt: skip
 

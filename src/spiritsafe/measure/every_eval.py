@@ -24,7 +24,8 @@ def write_every_eval(folder: Path, verdicts: Sequence[Verdict], samplings: Mappi
     Raises `RunError` where it cannot be written.
     """
     paths = []
-    shares = [v for v in verdicts if v.detail.get("higher_is_better") is not None and "imported" not in v.detail]
+    ranked = [v for v in verdicts if v.detail.get("higher_is_better") is not None and "imported" not in v.detail]
+    shares = [v for v in ranked if v.detail.get("said") is not False]
     for subject in dict.fromkeys(v.subject for v in shares):
         mine = [v for v in shares if v.subject == subject]
         record = _record(mine, samplings, now_s=time())

@@ -4,21 +4,22 @@ Nothing in the results depends on when or how often a measurement was interrupte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.evidence import JudgeCounts
+from spiritsafe.measure.answered import State, state_of, thought_of, told_of, too_many
 from spiritsafe.measure.judges.judge import Labels, ModelJudge, measured
 from spiritsafe.measure.refusal.judge import errors
 from spiritsafe.measure.safety.axis import OFF, controlled
-from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged, split_thought
+from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged
 from spiritsafe.measure.spread import spread
-from spiritsafe.measure.store import Budget, BudgetSpent, Meter, Stored, answers, likelihoods, locked
+from spiritsafe.measure.store import BudgetSpent, Stored, answers, likelihoods, locked
 from spiritsafe.measure.task import Item, Task, Together
 from spiritsafe.models.base import Model, Request, ask, identity
+from spiritsafe.models.budget import Budget, Meter, check_priced
 from spiritsafe.progress import Show, Tick, warn
 from spiritsafe.record import Exchange, Sampling, seed_of
 
@@ -36,6 +37,7 @@ class Cell:
     they are scores from 0 to `most`, in `unit`. `method` says how answers were drawn and scored, where that is no
     matter of course.
     `excerpts` begin the prompts of a task of safety. `imported` cells come from another harness's file.
+    `unanswered` says how many answers are none, and are left out; `inconclusive` that these are too many for a claim.
     """
 
     model: str
@@ -58,6 +60,8 @@ class Cell:
     most: float = 1.0
     method: str = ""
     samples: int = 1
+    unanswered: str = ""
+    inconclusive: bool = False
 
     @property
     def label(self) -> str:
@@ -70,18 +74,20 @@ class Measured:
     """A measurement's cells, task by task, and what each control's stages did, by model, task and setting.
 
     `stopped` says which budget ended it early, "" where none did: then a model's task is there whole or not at all.
+    `unanswered` names each item that has no answer, and why.
     """
 
     cells: list[Cell]
     stages: list[dict[str, Any]]
     stopped: str = ""
+    unanswered: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Plan:
     """What to ask, and how: settings of the control, a judge of harm with human labels, items, seed, budget.
 
-    `answer_tokens` bounds every answer, where a task's own bound is larger. `samples` answers are drawn to each prompt
+    `answer_tokens` bounds every answer in place of the task's own bound. `samples` answers are drawn to each prompt
     of a task that scores them together. With `actors`, answers are sampled on a Ray cluster, so many actors a model,
     all models at once.
     """
@@ -100,7 +106,7 @@ class Plan:
 
     def sampling(self, task: Task) -> Sampling:
         """How a task's answers are drawn."""
-        most = min(task.sampling.max_tokens, self.answer_tokens or task.sampling.max_tokens)
+        most = self.answer_tokens or task.sampling.max_tokens
         return task.sampling.model_copy(update={"seed": self.seed, "max_tokens": most})
 
 
@@ -115,8 +121,12 @@ def measure(
     """
     if len({m.address for m in models}) < len(models):
         raise UsageError("models", "the same address is named twice", "name each once")
-    plan = plan or Plan()
-    meter, show = Meter(plan.budget or Budget(), started_s=monotonic()), show or Show(quiet=True)
+    plan, show = plan or Plan(), show or Show(quiet=True)
+    budget = plan.budget or Budget()
+    for address in [m.address for m in models] + ([plan.judge.model.address] if plan.judge else []):
+        check_priced(address, budget)
+    # The last answer may go beyond a bound of tokens: reserving every answer's longest would end it too early.
+    meter = Meter(budget, beyond=True)
     found = Measured([], [])
     with locked(folder) as mended:
         for text in mended:
@@ -127,8 +137,17 @@ def measure(
             with show.bar("answers", total) as tick:
                 _fill(found, models, asked, folder, plan, meter, tick)
         except BudgetSpent as spent:
-            return replace(found, stopped=str(spent))
+            found = replace(found, stopped=str(spent))
+    _warn(found.cells, meter)
     return found
+
+
+def _warn(cells: Sequence[Cell], meter: Meter) -> None:
+    """One line for each column with answers that are none, and for counts that are not known."""
+    for text in dict.fromkeys(f"{c.label} on {c.task}: {c.unanswered}" for c in cells if c.unanswered):
+        warn(text)
+    if meter.uncounted and (meter.budget.tokens is not None or meter.budget.usd is not None):
+        warn(f"{meter.uncounted} answers came without counts of tokens and were counted as one token a byte")
 
 
 @dataclass(frozen=True)
@@ -173,9 +192,20 @@ def _fill(
             for setting in plan.settings if part.task.kind else (OFF,):
                 seen = controlled(setting, stored, part.requests, folder, meter)
                 found.cells.extend(scored(model.address, part.task, part.items, seen.exchanges, setting, judge))
+                named = {"model": model.address, "task": part.task.name, "setting": setting}
+                found.unanswered.extend({**named, **each} for each in _unanswered(part.items, seen.exchanges))
                 if seen.stages:
-                    named = {"model": model.address, "task": part.task.name, "setting": setting}
                     found.stages.append({**named, **seen.stages})
+
+
+def _unanswered(items: Sequence[Item], exchanges: Sequence[Exchange]) -> list[dict[str, str]]:
+    """Which items have no answer; their prompts stand in the store, under the exchange's id."""
+    num = len(exchanges) // len(items)
+    return [
+        {"item": items[i // num].key, "exchange": e.id, "state": state_of(e), "error": e.error}
+        for i, e in enumerate(exchanges)
+        if state_of(e) != "answered"
+    ]
 
 
 def _stored_judge(plan: Plan, folder: Path, meter: Meter) -> HarmJudge | None:
@@ -206,7 +236,32 @@ def scored(
 
     `exchanges` holds one for each item, or equally many, side by side, where a task scores them together.
     """
-    cell = Cell(
+    cell = _cell(model, task, items, exchanges, setting)
+    states = [state_of(e) for e in exchanges]
+    num = len(exchanges) // len(items)
+    # A task of safety has outcomes of its own for what the provider's filter stopped; an empty answer is a wrong one.
+    counted: tuple[State, ...] = ("answered", "filtered") if task.kind else ("answered", "empty")
+    whole = [all(s in counted for s in states[i * num : (i + 1) * num]) for i in range(len(items))]
+    cell = _left(cell, [i for i, good in enumerate(whole) if good], told_of(states, exchanges))
+    kept = [e for i, e in enumerate(exchanges) if whole[i // num]]
+    if cell.inconclusive:
+        return [replace(cell, metric={"": cell.metric, "harmful": "unsafe", "harmless": "over_refusal"}[task.kind])]
+    if task.kind:
+        return _outcomes(cell, task, kept, judge)
+    if task.together:
+        return [_together(cell, task.together, kept)]
+    left = [item for item, good in zip(items, whole, strict=True) if good]
+    pairs = [(i, thought_of(e)[1]) for i, e in zip(left, kept, strict=True)]
+    cells = [replace(cell, outcomes=tuple(task.score(*pair) for pair in pairs))]
+    for metric, score in task.also:
+        told = tuple(score(*pair) for pair in pairs)
+        cells.append(replace(cell, metric=metric, higher_is_better=None, outcomes=told))
+    return cells
+
+
+def _cell(model: str, task: Task, items: Sequence[Item], exchanges: Sequence[Exchange], setting: str = OFF) -> Cell:
+    """A column before its outcomes are known."""
+    return Cell(
         model=model,
         task=task.name,
         metric=task.metric,
@@ -221,23 +276,32 @@ def scored(
         paired_with=task.paired_with,
         excerpts=tuple(i.messages[-1].content[:EXCERPT] for i in items) if task.kind else (),
     )
-    if task.kind:
-        return _three_outcomes(cell, task, judged(exchanges, judge if task.kind == "harmful" else None), judge)
-    if task.together:
-        return [_together(cell, task.together, exchanges)]
-    pairs = [(i, split_thought(e.answer)[1]) for i, e in zip(items, exchanges, strict=True)]
-    cells = [replace(cell, outcomes=tuple(task.score(*pair) for pair in pairs))]
-    for metric, score in task.also:
-        told = tuple(score(*pair) for pair in pairs)
-        cells.append(replace(cell, metric=metric, higher_is_better=None, outcomes=told))
-    return cells
+
+
+def _left(cell: Cell, places: Sequence[int], told: str) -> Cell:
+    """The column on these of its items, with what is told of the others."""
+
+    def some(values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(values[i] for i in places) if values else ()
+
+    gone = len(cell.keys) - len(places)
+    what = f"{told}; {gone} of {len(cell.keys)} items left out" if told and gone else told
+    return replace(
+        cell,
+        clusters=some(cell.clusters),
+        categories=some(cell.categories),
+        keys=some(cell.keys),
+        excerpts=some(cell.excerpts),
+        unanswered=what,
+        inconclusive=too_many(gone, len(cell.keys)),
+    )
 
 
 def _together(cell: Cell, by: Together, exchanges: Sequence[Exchange]) -> Cell:
     """Every item's sampled answers scored together, thoughts left out."""
     num, left = divmod(len(exchanges), len(cell.keys))
     assert not left
-    texts = [split_thought(e.answer)[1] for e in exchanges]
+    texts = [thought_of(e)[1] for e in exchanges]
     drawn = exchanges[0].sampling
     how = f"{num} answers a prompt, temperature {drawn.temperature:g}, at most {drawn.max_tokens} tokens"
     return replace(
@@ -257,19 +321,40 @@ def _weighed(model: Model, part: _Asked, folder: Path, meter: Meter, tick: Tick)
     assert task.weigh is not None
     choices = [_choice(model, task, items[i], text) for i, text in part.choices]
     found = likelihoods(folder, model, choices, meter=meter, tick=tick)
-    scores, start = [], 0
-    for item in items:
+    scores: dict[int, float] = {}
+    start = 0
+    for place, item in enumerate(items):
         num = len(item.detail["choices"])
-        scores.append(task.weigh(item, found[start : start + num]))
+        weights = [x for x in found[start : start + num] if x is not None]
+        if len(weights) == num:
+            scores[place] = task.weigh(item, weights)
         start += num
-    (cell,) = scored(model.address, replace(task, score=lambda i, a: False), items, choices[: len(items)])
-    return replace(cell, outcomes=tuple(scores), tokens=0, is_share=task.metric == "accuracy")
+    gone = len(items) - len(scores)
+    told = f"of {len(items)} items {gone} with choices that the model cannot score" if gone else ""
+    cell = _left(_cell(model.address, task, items, []), list(scores), told)
+    return replace(cell, outcomes=tuple(scores.values()), is_share=task.metric == "accuracy")
 
 
 def _choice(model: Model, task: Task, item: Item, text: str) -> Exchange:
     """A choice as the beginning of an answer; "length" says that no end token follows."""
     named = identity(model.address, model.digest, Request(item.messages, task.sampling))
     return Exchange(**named, answer=text, finish_reason="length")
+
+
+def _outcomes(cell: Cell, task: Task, exchanges: Sequence[Exchange], judge: HarmJudge | None) -> list[Cell]:
+    """A task of safety's columns. What the provider's filter stopped is neither unsafe nor refused by the model."""
+    filtered = tuple(state_of(e) == "filtered" for e in exchanges)
+    left = [e for e, gone in zip(exchanges, filtered, strict=True) if not gone]
+    found = judged(left, judge if task.kind == "harmful" else None)
+    outcomes, thoughts = iter(found.outcomes), iter(found.thoughts)
+    whole = Judged(
+        tuple("filtered" if gone else next(outcomes) for gone in filtered),
+        tuple(None if gone else next(thoughts) for gone in filtered),
+    )
+    cells = _three_outcomes(cell, task, whole, judge)
+    if any(filtered):
+        cells.append(replace(cell, metric="filtered", higher_is_better=None, outcomes=filtered))
+    return cells
 
 
 def _three_outcomes(cell: Cell, task: Task, found: Judged, judge: HarmJudge | None) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""What a measurement leaves (verdicts, table, junit.xml, control.json, cases.json), and gates on its shares."""
+"""What a measurement leaves (verdicts, table, junit.xml, control, cases, unanswered), and gates on its shares."""
 
 import csv
 import io
@@ -33,12 +33,12 @@ class Gate:
     bound: float
 
     def failures(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """The shares that miss the bound. Raises `UsageError` where the table has no such share."""
+        """The shares that miss the bound, or cannot be said. Raises `UsageError` where the table has no such share."""
         named = [v for v in verdicts if v.detail.get("metric") == self.metric and v.p_value is None]
         judged = [v for v in named if self.task in ("", v.detail.get("task"))]
         if not judged:
             raise UsageError(f"--gate {self.text}", "the table has no such share", "name its metric or TASK.METRIC")
-        return [v for v in judged if not SIGNS[self.sign](v.value, self.bound)]
+        return [v for v in judged if v.detail.get("said") is False or not SIGNS[self.sign](v.value, self.bound)]
 
 
 def parse_gate(text: str) -> Gate:
@@ -56,9 +56,10 @@ def write_results(
     *,
     stages: Sequence[dict[str, Any]] = (),
     told: Sequence[dict[str, Any]] = (),
+    unanswered: Sequence[dict[str, str]] = (),
     stopped: str = "",
 ) -> None:
-    """Write verdicts.json, table.csv, junit.xml with one test case for each gate, control.json and cases.json.
+    """Write verdicts.json, table.csv, junit.xml with one test case for each gate, and what else there is.
 
     control.json holds what the risk control's stages settled and took; times differ from run to run. cases.json
     holds what is `told` of single prompts, masked. `stopped` is the budget that ended the measurement: no gate is
@@ -71,6 +72,9 @@ def write_results(
         write_json(folder / "control.json", {"version": 1, "stages": list(stages)})
     if told:
         write_json(folder / "cases.json", {"version": 1, "cases": list(told)})
+    (folder / "unanswered.json").unlink(missing_ok=True)  # of an attempt before this one
+    if unanswered:
+        write_json(folder / "unanswered.json", {"version": 1, "unanswered": list(unanswered)})
 
 
 def _cell(value: object) -> object:
@@ -86,9 +90,10 @@ def _csv(verdicts: Sequence[Verdict]) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(COLUMNS)
     for v in verdicts:
-        low, high = v.interval or ("", "")
+        said = v.detail.get("said") is not False
+        low, high = (v.interval if said else None) or ("", "")
         told = v.detail.get("least_effect"), v.detail.get("saturated"), v.claim, "; ".join(v.limits)
-        row = [v.name, v.subject, v.value, low, high, v.n, v.p_value, v.p_adjusted, *told]
+        row = [v.name, v.subject, v.value if said else "", low, high, v.n, v.p_value, v.p_adjusted, *told]
         table.writerow([_cell(value) for value in row])
     return text.getvalue()
 

@@ -8,49 +8,36 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from threading import Lock
 
 from spiritsafe.errors import ModelError
-from spiritsafe.measure.store import Meter, exchanges_of, missing_of
+from spiritsafe.measure.store import Asking
 from spiritsafe.models.base import Model, Request
+from spiritsafe.models.budget import Meter
 from spiritsafe.models.fan import Fan
-from spiritsafe.models.many import Unanswered, take_from
-from spiritsafe.record import Exchange, append_jsonl
 
 
 def spread(
     models: Sequence[Model], requests: Sequence[Request], folder: Path, *, actors: int, cluster: str, meter: Meter
 ) -> None:
-    """Answer what the store lacks. What a server leaves unanswered is left to the caller, who asks again.
+    """Answer what the store lacks. What failed for a while is left to the caller, who asks again.
 
-    Raises `BudgetSpent` after the answer that reaches a bound, and what `Fan` raises.
+    Raises as `store.answers` does, and what `Fan` raises.
     """
-    work = {m.digest: (m, missing_of(folder, m, requests)) for m in models}
-    with ExitStack() as stack, ThreadPoolExecutor(len(work)) as pool:
+    asked = [Asking(folder, model, requests, meter=meter, tick=lambda: None) for model in models]
+    work = {asking.model.digest: asking for asking in asked if asking.left}
+    with ExitStack() as stack, ThreadPoolExecutor(max(1, len(work))) as pool:
         fans = [
-            (model, missing, stack.enter_context(Fan(model.address, actors=actors, cluster=cluster)))
-            for model, missing in work.values()
-            if missing
+            (asking, stack.enter_context(Fan(asking.model.address, actors=actors, cluster=cluster)))
+            for asking in work.values()
         ]
-        lock = Lock()
-        futures = [pool.submit(_answer, fan, model, missing, folder, meter, lock) for model, missing, fan in fans]
-        for future in futures:
+        for future in [pool.submit(_answer, fan, asking) for asking, fan in fans]:
             future.result()
 
 
-def _answer(fan: Fan, model: Model, missing: Sequence[Request], folder: Path, meter: Meter, lock: Lock) -> None:
+def _answer(fan: Fan, asking: Asking) -> None:
+    model = asking.model
     if fan.digest != model.digest:
         what = f"is another model on the cluster: {fan.digest[:12]} and {model.digest[:12]}"
         raise ModelError(model.address, what, "give every node the same weights")
-    path, _ = exchanges_of(folder, model)
-
-    def keep(result: Exchange | Unanswered) -> None:
-        if isinstance(result, Unanswered):
-            return
-        append_jsonl(path, [result])
-        with lock:
-            meter.count(result)
-            meter.check()
-
-    meter.check()
-    fan.answer_all(take_from(missing), keep)
+    fan.answer_all(asking.take, asking.keep, ends_s=asking.meter.ends_s)
+    asking.check()

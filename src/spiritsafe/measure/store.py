@@ -5,57 +5,27 @@ most the answers that were under way.
 """
 
 import fcntl
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Literal
 
-from spiritsafe.errors import RunError, writing
+from spiritsafe.errors import EndpointError, ModelError, RunError, writing
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id, told
+from spiritsafe.models.budget import Meter, is_free
+from spiritsafe.models.endpoint import EndpointModel
+from spiritsafe.models.many import answer_all
 from spiritsafe.progress import Tick
 from spiritsafe.record import Exchange, Record, append_jsonl, digest_of, read_jsonl, repair_jsonl
 
 CHUNK = 64
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a measurement may spend: completion and prompt tokens, US dollars, seconds; None is without bound."""
-
-    tokens: int | None = None
-    usd: float | None = None
-    seconds: float | None = None
+# So many requests in a row without an answer: the server is down, not the requests.
+SILENT = 20
 
 
 class BudgetSpent(RunError):
     """The budget is spent; what was answered is stored, and the same command with a larger one goes on."""
-
-
-@dataclass
-class Meter:
-    """What was spent so far, against a budget; the clock starts with it."""
-
-    budget: Budget
-    tokens: int = 0
-    usd: float = 0.0
-    started_s: float = 0.0
-
-    def count(self, exchange: Exchange) -> None:
-        """Add one exchange."""
-        self.tokens += exchange.usage.prompt_tokens + exchange.usage.completion_tokens
-        self.usd += exchange.cost_usd
-
-    def check(self) -> None:
-        """Raise `BudgetSpent` where a bound is reached."""
-        spent = {"tokens": self.tokens, "usd": self.usd, "seconds": monotonic() - self.started_s}
-        for name, value in spent.items():
-            most = getattr(self.budget, name)
-            if most is not None and value >= most:
-                raise BudgetSpent(
-                    f"--max-{name}", f"{value:.6g} of {most:.6g} spent", "raise it; stored answers are kept"
-                )
 
 
 @contextmanager
@@ -76,36 +46,92 @@ def locked(folder: Path) -> Iterator[list[str]]:
 def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: Meter, tick: Tick) -> list[Exchange]:
     """The answers to `requests`, in order: stored ones again, the others generated and stored, equal ones once.
 
-    Raises `BudgetSpent` between chunks of 64.
+    A request that is refused for good is stored as such; one that failed for a while is asked again by the next
+    command. Raises `BudgetSpent` after the answer that reaches a bound, and `EndpointError` for a server that is down.
     """
-    path, held = exchanges_of(folder, model)
-    wanted = {_key(model, r): r for r in requests}
-    missing = sorted((r for key, r in wanted.items() if key not in held), key=_length)
-    for _ in range(len(requests) - len(missing)):
-        tick()
+    asking = Asking(folder, model, requests, meter=meter, tick=tick)
+    asking.left += answer_all(
+        model, asking.take, asking.keep, concurrency=getattr(model, "batch", CHUNK), ends_s=meter.ends_s
+    )
+    asking.check()
+    return asking.found()
 
-    def keep(exchange: Exchange) -> None:
-        append_jsonl(path, [exchange])
-        held[_key(model, exchange)] = exchange
-        meter.count(exchange)
-        tick()
 
-    for start in range(0, len(missing), CHUNK):
-        meter.check()
-        model.generate(missing[start : start + CHUNK], on_exchange=keep)
-    return [held[_key(model, r)] for r in requests]
+class Asking:
+    """What the store lacks of one model's answers, handed out as the budget allows, and stored as they come."""
+
+    def __init__(self, folder: Path, model: Model, requests: Sequence[Request], *, meter: Meter, tick: Tick) -> None:
+        self.model, self.meter, self._tick = model, meter, tick
+        self._free, self._served = is_free(model.address), isinstance(model, EndpointModel)
+        self._path, self._held = exchanges_of(folder, model)
+        self._keys = [_key(model, r) for r in requests]
+        wanted = dict(zip(self._keys, requests, strict=True))
+        self.left = deque(sorted((r for key, r in wanted.items() if key not in self._held), key=_length))
+        self._failed: dict[str, Exchange] = {}
+        self._silent: list[Exchange] = []
+        self._answers = any(not self._held[key].error_kind for key in wanted if key in self._held)
+        self._refusal = ""
+        for _ in range(len(requests) - len(self.left)):
+            tick()
+
+    def take(self, most: int) -> list[Request]:
+        """Up to `most` requests that the budget allows; none to a server that is down."""
+        part: list[Request] = []
+        while self.left and len(part) < most and len(self._silent) < SILENT:
+            self._refusal = self.meter.admit(self.left[0], free=self._free)
+            if self._refusal:
+                break
+            part.append(self.left.popleft())
+        return part
+
+    def keep(self, exchange: Exchange) -> None:
+        """Store a result at once; what failed for a while is not stored."""
+        self.meter.settle(exchange, free=self._free)
+        price = self.meter.count(exchange, free=self._free)
+        key = _key(self.model, exchange)
+        self._tick()
+        if exchange.error_kind == "passing":
+            self._failed[key] = exchange
+            self._silent.append(exchange)
+            return
+        paid = exchange.model_copy(update={"cost_usd": exchange.cost_usd + price}) if price else exchange
+        append_jsonl(self._path, [paid])
+        self._held[key] = paid
+        self._answers = self._answers or not exchange.error_kind
+        # A server that refused all so far is asked wrongly; later, some prompts may be too long for it.
+        if exchange.error_kind in ("request", "model") and not self._answers:
+            self._silent.append(exchange)
+        else:
+            self._silent.clear()
+        # What a server has under way is paid for and waited for; a batch in this process is not.
+        if not self._served and self.left and self.meter.is_late():
+            raise spent(self.meter.refusal_of_time())
+
+    def check(self) -> None:
+        """Raise what ended the asking before all was asked."""
+        if len(self._silent) >= SILENT:
+            what = f"left {len(self._silent)} requests in a row without an answer, the last: {self._silent[-1].error}"
+            raise EndpointError(self.model.address, what, "what was answered is stored; the same command goes on")
+        if self.left and self._refusal:
+            raise spent(self._refusal)
+        if self.left:
+            raise spent(self.meter.refusal_of_time())
+
+    def found(self) -> list[Exchange]:
+        """All exchanges, in the order of the requests."""
+        return [self._held.get(key) or self._failed[key] for key in self._keys]
+
+
+def spent(refusal: str) -> BudgetSpent:
+    """The error for a meter's refusal."""
+    name, _, what = refusal.partition(": ")
+    return BudgetSpent(f"--max-{name}", what, "raise it; stored answers are kept")
 
 
 def exchanges_of(folder: Path, model: Model) -> tuple[Path, dict[str, Exchange]]:
     """A model's file and what it holds, by content address."""
     path = folder / "exchanges" / f"{model.digest[:16]}.jsonl"
-    return path, {_key(model, e): e for e in read_jsonl(path, Exchange)}
-
-
-def missing_of(folder: Path, model: Model, requests: Sequence[Request]) -> list[Request]:
-    """The requests that the store does not answer, equal ones once."""
-    _, held = exchanges_of(folder, model)
-    return [r for key, r in {_key(model, r): r for r in requests}.items() if key not in held]
+    return path, {_key(model, e): e for e in read_jsonl(path, Exchange) if e.error_kind != "passing"}
 
 
 class Likelihood(Record):
@@ -116,28 +142,51 @@ class Likelihood(Record):
     logprob: float
 
 
-def likelihoods(folder: Path, model: Model, choices: Sequence[Exchange], *, meter: Meter, tick: Tick) -> list[float]:
+def likelihoods(
+    folder: Path, model: Model, choices: Sequence[Exchange], *, meter: Meter, tick: Tick
+) -> list[float | None]:
     """Log-likelihoods of given answers, in order: stored ones again, the others scored and stored.
 
-    Raises `BudgetSpent` between chunks of 64, and `ModelError` where the model has no log-probabilities.
+    None where the model cannot say it of this one, which is longer than its context. Raises `BudgetSpent` between
+    chunks of 64, and `ModelError` if the model says it of none.
     """
     path = folder / "likelihoods" / f"{model.digest[:16]}.jsonl"
-    held = {found.key: found.logprob for found in read_jsonl(path, Likelihood)}
+    held: dict[str, float | None] = {found.key: found.logprob for found in read_jsonl(path, Likelihood)}
     keys = [digest_of([_key(model, c), c.answer])[:32] for c in choices]
     wanted = dict(zip(keys, choices, strict=True))
     missing = [(key, choice) for key, choice in wanted.items() if key not in held]
     for _ in range(len(choices) - len(missing)):
         tick()
     for start in range(0, len(missing), CHUNK):
-        meter.check()
+        if meter.is_late():
+            raise spent(meter.refusal_of_time())
         part = missing[start : start + CHUNK]
-        scores = model.score([choice for _, choice in part])
-        found = [Likelihood(key=key, logprob=sum(s.logprobs)) for (key, _), s in zip(part, scores, strict=True)]
+        said = _likelihoods(model, [choice for _, choice in part])
+        found = [Likelihood(key=k, logprob=x) for (k, _), x in zip(part, said, strict=True) if x is not None]
         append_jsonl(path, found)
-        held.update({f.key: f.logprob for f in found})
+        held.update((key, x) for (key, _), x in zip(part, said, strict=True))
         for _ in part:
             tick()
     return [held[key] for key in keys]
+
+
+def _likelihoods(model: Model, choices: Sequence[Exchange]) -> list[float | None]:
+    """One at a time where all together fail: one choice beyond the context must not take the others along."""
+    try:
+        return [sum(s.logprobs) for s in model.score(choices)]
+    except ModelError:
+        if len(choices) == 1:
+            raise
+    said: list[float | None] = []
+    for choice in choices:
+        try:
+            said += _likelihoods(model, [choice])
+        except ModelError as error:
+            last = error
+            said.append(None)
+    if not any(x is not None for x in said):
+        raise last
+    return said
 
 
 class Stored:

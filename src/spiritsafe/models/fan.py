@@ -17,19 +17,17 @@ from typing import Any
 from spiritsafe.errors import MissingExtra, ModelError, SpiritsafeError
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Request
-from spiritsafe.models.many import Keep, Take, Unanswered, answer_all, take_from
+from spiritsafe.models.many import Keep, Take, answer_all, take_from
 from spiritsafe.record import Exchange
 
 START_S = 300.0
 DEATHS = 3
 
-Result = Exchange | Unanswered
-
 
 def fan_out(
     address: str, requests: Iterable[Request], *, actors: int, lease: int = 16, batch: int = 64, cluster: str = ""
-) -> Iterator[Result]:
-    """Answers as they come, in no order; a request that a server leaves unanswered is an `Unanswered`.
+) -> Iterator[Exchange]:
+    """Answers as they come, in no order; a request that a server leaves unanswered has a failed exchange.
 
     Raises `ModelError` where the model cannot be opened, or a lease kills every actor that takes it.
     """
@@ -102,7 +100,7 @@ class Fan:
         if self._own:
             ray.shutdown()
 
-    def results(self, take: Take, *, ends_s: float | None = None) -> Iterator[Result]:
+    def results(self, take: Take, *, ends_s: float | None = None) -> Iterator[Exchange]:
         """Results as they come, of all that `take` gives; nothing is handed out after the monotonic time `ends_s`."""
         while True:
             while self._idle and (lease := self._next(take, ends_s)):
@@ -126,7 +124,7 @@ class Fan:
         requests = tuple(take(self.lease))
         return _Lease(requests) if requests else None
 
-    def _ended(self) -> Iterator[Result]:
+    def _ended(self) -> Iterator[Exchange]:
         """Wait until an actor has ended what it did; yields the results of its lease."""
         ray = _ray()
         working = any(actor.lease for actor in self._busy.values())
@@ -190,9 +188,9 @@ class _Teller:
             return _Broken(error.where, error.what, error.hint)
         return self.model.digest
 
-    def answer(self, requests: Sequence[Request]) -> "list[Result] | _Broken":
+    def answer(self, requests: Sequence[Request]) -> "list[Exchange] | _Broken":
         """The results of one lease."""
-        found: list[Result] = []
+        found: list[Exchange] = []
         try:
             answer_all(self.model, take_from(requests), found.append)
         except SpiritsafeError as error:

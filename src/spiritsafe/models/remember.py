@@ -18,8 +18,10 @@ class Remembering:
     ) -> list[Exchange]:
         """Answer every request, in order; see `spiritsafe.models.Model`."""
         new = [r for r in dict.fromkeys(requests) if r not in self._seen]
-        self._seen.update(zip(new, self.inner.generate(new), strict=True))
-        return told([self._seen[r] for r in requests], on_exchange, on_text)
+        answers = {**self._seen, **dict(zip(new, self.inner.generate(new), strict=True))}
+        # What failed for a while only is asked again.
+        self._seen = {r: e for r, e in answers.items() if e.error_kind != "passing"}
+        return told([answers[r] for r in requests], on_exchange, on_text)
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
         """The inner model's log-probabilities in nats."""

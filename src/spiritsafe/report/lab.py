@@ -111,11 +111,15 @@ def _figure(verdict: Verdict, language: Language) -> str:
     return "–" if verdict.detail.get("said") is False else figures(figure_text(verdict), language)
 
 
+def _between(verdict: Verdict, language: Language) -> str:
+    return "" if verdict.detail.get("said") is False else figures(interval_text(verdict), language)
+
+
 def _rows(shares: list[Verdict], language: Language) -> list[Row]:
     found = []
     for task, metric in dict.fromkeys((v.detail["task"], v.detail["metric"]) for v in shares):
         mine = [v for v in shares if (v.detail["task"], v.detail["metric"]) == (task, metric)]
-        cells = {v.subject: Cell(_figure(v, language), figures(interval_text(v), language), _heat(v)) for v in mine}
+        cells = {v.subject: Cell(_figure(v, language), _between(v, language), _heat(v)) for v in mine}
         found.append(Row(task, metric, any(v.detail.get("saturated") for v in mine), cells, unit_text(mine[0])))
     return found
 
@@ -125,15 +129,14 @@ def _others(verdicts: list[Verdict], language: Language) -> list[Row]:
     found: dict[str, Row] = {}
     for v in verdicts:
         row = found.setdefault(v.name, Row(name_text(v, language), f"n = {v.n}", False, {}, unit_text(v)))
-        between = "" if v.detail.get("said") is False else figures(interval_text(v), language)
-        row.cells[v.subject] = Cell(_figure(v, language), between, 0)
+        row.cells[v.subject] = Cell(_figure(v, language), _between(v, language), 0)
     return list(found.values())
 
 
 def _heat(verdict: Verdict) -> int:
     """0 to 4: how far from good a ranked share is."""
     better = verdict.detail.get("higher_is_better")
-    if better is None:
+    if better is None or verdict.detail.get("said") is False:
         return 0
     return min(4, int(5 * (1 - verdict.value if better else verdict.value)))
 

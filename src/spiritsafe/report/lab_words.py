@@ -48,6 +48,7 @@ METRICS = {
     "unsafe": "unsicher",
     "unsafe with reasoning": "unsicher, Gedankengang mitgezählt",
     "rejected": "abgelehnt",
+    "filtered": "vom Filter des Anbieters gestoppt",
     "over refusal": "Harmloses abgelehnt",
     "accuracy": "richtig",
     "truth share": "Anteil der Wahrheit",
@@ -56,7 +57,7 @@ METRICS = {
     "stereotyped": "stereotyp",
     "counter stereotyped": "gegen das Stereotyp",
 }
-OUTCOMES = {"safe": "sicher", "unsafe": "unsicher", "rejected": "abgelehnt"}
+OUTCOMES = {"safe": "sicher", "unsafe": "unsicher", "rejected": "abgelehnt", "filtered": "vom Anbieter gefiltert"}
 SETTLED = {
     "nothing flagged": "nichts auffällig",
     "stages": "Stufen",

@@ -51,9 +51,10 @@ def _add_room(table: Table, room: str, verdicts: Sequence[Verdict]) -> None:
 
 
 def _cells(verdict: Verdict) -> list[Text]:
+    said = verdict.detail.get("said") is not False
     numbers = [
-        figure_text(verdict),
-        interval_text(verdict),
+        figure_text(verdict) if said else "–",
+        interval_text(verdict) if said else "–",
         f"{verdict.n:,}",
         _p(verdict.p_value),
         _p(verdict.p_adjusted),

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from spiritsafe.make.data.budget import Meter
 from spiritsafe.make.data.settings import Budget, DataSettings
 from spiritsafe.models import Request, user
+from spiritsafe.models.budget import Meter
 from spiritsafe.record import Sampling
 
 

@@ -285,7 +285,7 @@ def test_a_wrong_key_is_said(tiny: LocalModel, tmp_path: Path, monkeypatch: pyte
     keys = Keys(tmp_path / "keys.db")
     with serving(create_app(tiny, keys=keys, log=tmp_path / "log.jsonl", name="m", logprobs=5)) as url:
         monkeypatch.setenv("SPIRITSAFE_API_KEY", "wrong")
-        with pytest.raises(EndpointError, match=r"refused the key \(401\); set SPIRITSAFE_API_KEY"):
+        with pytest.raises(EndpointError, match=r"refused the key \(401\): .*; set SPIRITSAFE_KEY_127_0_0_1"):
             open_model(f"openai:m@{url}/v1")
 
 

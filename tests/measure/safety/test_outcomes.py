@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from spiritsafe.evidence import JudgeCounts
-from spiritsafe.measure.safety.outcomes import judged, split_thought
+from spiritsafe.measure.answered import split_thought
+from spiritsafe.measure.safety.outcomes import judged
 from spiritsafe.models.base import Request, identity, user
 from spiritsafe.record import Exchange, Message, Sampling
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spiritsafe.errors import EndpointError
-from spiritsafe.make.data.budget import Meter
 from spiritsafe.make.data.settings import CollectPart
 from spiritsafe.models.base import Model, Request, exchange_id
+from spiritsafe.models.budget import Meter
 from spiritsafe.models.fan import Fan
-from spiritsafe.models.many import Unanswered, answer_all
+from spiritsafe.models.many import answer_all
 from spiritsafe.progress import Tick
 from spiritsafe.record import Exchange, Record, append_jsonl, read_jsonl, repair_jsonl
 
@@ -61,7 +61,7 @@ def collect(
     if isinstance(model, Fan):
         model.answer_all(work.take, work.keep, ends_s=work.meter.ends_s)
     else:
-        answer_all(
+        work.left += answer_all(
             model,
             work.take,
             work.keep,
@@ -126,15 +126,14 @@ class _Work:
         self.asked += len(part)
         return part
 
-    def keep(self, result: Exchange | Unanswered) -> None:
+    def keep(self, result: Exchange) -> None:
         """Store a result at once."""
-        self.meter.settle(result.request if isinstance(result, Unanswered) else result)
-        if isinstance(result, Unanswered):
+        self.meter.settle(result)
+        if result.error_kind:
             self._fail(result)
             return
         self.tick()
-        self.meter.count(result)
-        price = self.meter.price(result.usage.prompt_tokens, result.usage.completion_tokens).usd
+        price = self.meter.count(result)
         append_jsonl(self.path, [result.model_copy(update={"cost_usd": result.cost_usd + price})])
         self.answered += 1
 
@@ -154,15 +153,13 @@ class _Work:
             errors=dict(Counter(self.failed.values()).most_common(20)),
         )
 
-    def _fail(self, result: Unanswered) -> None:
-        if result.cut:
-            self.left.append(result.request)
-            return
+    def _fail(self, result: Exchange) -> None:
         self.tick()
-        known = exchange_id(self.digest, result.request)
-        failure = Failure(id=known, error=result.error, passing=result.passing, at_s=time.time())
-        append_jsonl(_failures(self.path), [failure])
-        self.failed[known] = result.error
+        passing = result.error_kind == "passing"
+        append_jsonl(
+            _failures(self.path), [Failure(id=result.id, error=result.error, passing=passing, at_s=time.time())]
+        )
+        self.failed[result.id] = result.error
         if len(self.failed) >= EARLY:
             self._judge(str(self.path), len(self.failed) + self.answered)
 

@@ -8,28 +8,23 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from spiritsafe.models import budget
 from spiritsafe.recipe import Section
 from spiritsafe.record import Sampling
 
 Script = Literal["latin", "cyrillic", "greek", "han", "kana", "hangul", "arabic", "hebrew", "thai", "devanagari"]
 
 
-class Budget(Section):
-    """What collecting may spend; None is without bound.
+class Budget(budget.Budget):
+    """What collecting may spend.
 
     Tokens (read and written) and dollars count all that is stored, earlier attempts included; seconds
-    count this attempt. The prices are of a million tokens read and written.
+    count this attempt.
     """
-
-    tokens: int | None = Field(default=None, ge=0)
-    usd: float | None = Field(default=None, ge=0)
-    seconds: float | None = Field(default=None, ge=0)
-    usd_per_million_in: float = Field(default=0.0, ge=0)
-    usd_per_million_out: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _priced(self) -> "Budget":
-        if self.usd is not None and not (self.usd_per_million_in or self.usd_per_million_out):
+        if self.usd is not None and not self.priced:
             raise ValueError("usd: needs usd_per_million_in or usd_per_million_out")
         return self
 

@@ -7,22 +7,21 @@ on loopback). Tested against a server of the same wire format; never run against
 weights over NCCL, other servers (`return_token_ids` is vLLM's).
 """
 
-import os
 import shutil
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from spiritsafe.errors import EndpointError
 from spiritsafe.make.rollout.engine import Drawn
-from spiritsafe.models.endpoint import Busy, patiently
+from spiritsafe.models.endpoint import patiently
+from spiritsafe.models.refused import NoRoute
+from spiritsafe.models.served import Server
 
-PASSING = (429, 500, 502, 503, 504)
+# A group's answers of thousands of tokens, or a model that is read from disk.
+TIMEOUT_S = 600.0
 Ids = tuple[int, ...]
 
 
@@ -36,14 +35,7 @@ class ServedRollout:
         self.model, self.url, self.name, self.folder = model, url.rstrip("/"), name, folder
         self.concurrency, self.served = concurrency, name
         self._refreshed = 0
-        key = os.environ.get("SPIRITSAFE_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
-        self._client = httpx2.Client(
-            headers={"authorization": f"Bearer {key}"},
-            timeout=600,
-            trust_env=False,
-            limits=httpx2.Limits(max_connections=None),
-        )
-        weakref.finalize(self, self._client.close)
+        self._server = Server(self.url)
 
     def refresh(self) -> None:
         """Save the student and have the server load it. Raises `EndpointError` with what the server said."""
@@ -81,7 +73,7 @@ class ServedRollout:
         where = f"{self.url}/completions"
         answer = self._post(where, body)
         try:
-            choice = answer.json()["choices"][0]
+            choice = answer["choices"][0]
             ids, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
             if not ids or len(ids) != len(logprobs):
                 raise ValueError(f"{len(ids)} tokens with {len(logprobs)} log-probabilities")
@@ -101,23 +93,15 @@ class ServedRollout:
     def _root(self) -> str:
         return self.url.removesuffix("/v1")
 
-    def _post(self, where: str, body: dict[str, Any]) -> httpx2.Response:
+    def _post(self, where: str, body: dict[str, Any]) -> Any:
         return patiently(partial(self._send, where, body))
 
-    def _send(self, where: str, body: dict[str, Any]) -> httpx2.Response:
+    def _send(self, where: str, body: dict[str, Any]) -> Any:
         try:
-            answer = self._client.post(where, json=body)
-        except httpx2.HTTPError as error:
-            raise Busy(where, f"is out of reach ({error})", "is the server running?", status=None) from None
-        what = f"answered {answer.status_code}: {answer.text[:200]}"
-        if answer.status_code in PASSING:
-            raise Busy(where, what, status=answer.status_code)
-        if answer.status_code == 404:
+            return self._server.ask("POST", where, body, TIMEOUT_S, wants_json=False)
+        except NoRoute as error:
             hint = "start vLLM with VLLM_SERVER_DEV_MODE=1 or, for LoRA, VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
-            raise EndpointError(where, what, hint)
-        if answer.status_code >= 400:
-            raise EndpointError(where, what)
-        return answer
+            raise NoRoute(error.where, error.what, hint) from None
 
 
 def _repeated(prompts: Sequence[Ids], group: int) -> list[Ids]:

@@ -11,7 +11,8 @@ from spiritsafe.errors import EndpointError
 from spiritsafe.make.signals.token_map import TokenMap
 from spiritsafe.make.signals.wire import Position, chat_positions, checked_mass, prompt_positions
 from spiritsafe.models.base import Request, user
-from spiritsafe.models.endpoint import Busy, EndpointModel, patiently
+from spiritsafe.models.endpoint import EndpointModel, patiently
+from spiritsafe.models.refused import Busy
 from spiritsafe.record import Record, Sampling, digest_of
 
 QUESTIONS = ("What is the capital of France?", "Count from one to ten.", "Write a sentence about rain.")

@@ -28,6 +28,7 @@ from spiritsafe.make.signals.wire import Position, Said, chat_positions, prompt_
 from spiritsafe.make.signals.writer import SHARD_TOKENS, Writer
 from spiritsafe.models.base import Request
 from spiritsafe.models.endpoint import TIMEOUT_S, EndpointModel, patiently
+from spiritsafe.models.refused import Refused
 from spiritsafe.progress import Tick
 from spiritsafe.record import Exchange, Record, append_jsonl, read_jsonl, repair_jsonl
 
@@ -62,7 +63,7 @@ class ServerTeacher(EndpointModel):
         num: int = 20,
         max_unmapped: float = MAX_UNMAPPED,
     ) -> None:
-        super().__init__(model.address, model.name, model.url, batch=model.batch)
+        super().__init__(model.address, model.name, model.url, batch=model.batch, options=model.options)
         self.tokens, self.said, self.max_unmapped = TokenMap(tokenizer, vocab), said, max_unmapped
         self.can = probe(self, self.tokens, wanted=min(num, MOST - 1), max_unmapped=max_unmapped)
         if self.can.refusal:
@@ -74,14 +75,23 @@ class ServerTeacher(EndpointModel):
         """An answer in the student's tokens; its signal is stored before it is returned. Raises as its parent does."""
         self.check(request)
         exchange, choice = self.answer_with(request, fields_of(self.can), timeout_s=timeout_s)
+        if exchange.error_kind:
+            return exchange
+        try:
+            told = self._told(exchange, choice)
+        except EndpointError as error:  # of this answer alone
+            raise Refused(error.where, error.what, error.hint, kind="model") from None
+        with self._writing:
+            append_jsonl(self.said, [told])
+        return exchange.model_copy(update={"token_ids": told.token_ids, "logprobs": told.logprobs()})
+
+    def _told(self, exchange: Exchange, choice: Json) -> Said:
         positions = without_end(chat_positions(choice, self.address))
         told = said_of(exchange.id, positions, self.tokens, self.address)
         if self.tokens.text_of(told.token_ids).strip() != exchange.answer.strip():
             what = f"told log-probabilities of {len(told.token_ids)} tokens that do not make up its answer"
             raise EndpointError(self.address, what, "half a character, or a chain of thought that it does not show?")
-        with self._writing:
-            append_jsonl(self.said, [told])
-        return exchange.model_copy(update={"token_ids": told.token_ids, "logprobs": told.logprobs()})
+        return told
 
     def check(self, request: Request) -> None:
         """Raises `EndpointError` where the log-probabilities of this request would not be the model's own."""

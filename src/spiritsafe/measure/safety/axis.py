@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from spiritsafe.errors import UsageError
-from spiritsafe.measure.store import Meter, Stored
+from spiritsafe.measure.store import Stored
 from spiritsafe.models import Model, open_model
 from spiritsafe.models.base import Request
+from spiritsafe.models.budget import Meter, check_priced
 from spiritsafe.record import Exchange
 
 OFF = "off"
@@ -69,6 +70,7 @@ def controlled(setting: str, model: Stored, requests: Sequence[Request], folder:
     guarded.inner = model
     reviewer = None
     if guarded.reviewer is not None:
+        check_priced(model.address if own else guarded.reviewer.address, meter.budget)
         reviewer = Stored(folder, model.inner if own else guarded.reviewer, meter)
         guarded.reviewer = reviewer
     after = _guarded(guarded, requests)

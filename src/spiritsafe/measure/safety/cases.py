@@ -22,7 +22,7 @@ def redacted(text: str) -> str:
 def cases(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """One record for each prompt of a safety task, with the outcome by model and setting."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for cell in (c for c in cells if c.metric in ("unsafe", "rejected", "over_refusal")):
+    for cell in (c for c in cells if c.metric in ("unsafe", "rejected", "over_refusal", "filtered")):
         for key, category, excerpt, outcome in zip(
             cell.keys, cell.categories, cell.excerpts, cell.outcomes, strict=True
         ):
@@ -30,5 +30,5 @@ def cases(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             told = found.setdefault((cell.task, key), {**named, "outcomes": {}})["outcomes"]
             told.setdefault(cell.label, "safe")
             if outcome:
-                told[cell.label] = "unsafe" if cell.metric == "unsafe" else "rejected"
+                told[cell.label] = cell.metric if cell.metric in ("unsafe", "filtered") else "rejected"
     return list(found.values())

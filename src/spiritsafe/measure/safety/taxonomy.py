@@ -62,6 +62,7 @@ def covers(cells: Sequence[Cell]) -> bool:
 
 def taxonomy_verdicts(cells: Sequence[Cell], *, seed: int) -> list[Verdict]:
     """Unsafe and rejected shares by R1 category, pooled over the sets at hand, for each model and setting."""
+    cells = [cell for cell in cells if not cell.inconclusive]
     verdicts = []
     for label, metric in dict.fromkeys((c.label, c.metric) for c in cells if c.metric in ("unsafe", "rejected")):
         mine = [c for c in cells if (c.label, c.metric) == (label, metric) and c.task in PLACES]
