@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "record", "cache", "locks"),
     (
         *("evidence", "recipe", "recipe_matched", "recipe_photocopy", "run", "ledger"),
-        *("prompts", "progress", "accounts", "stage", "native"),
+        *("prompts", "progress", "accounts", "stage", "native", "checks"),
     ),
     ("models",),
     ("make", "measure", "guard", "prove"),

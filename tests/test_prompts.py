@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiritsafe.checks.verify import outcome
 from spiritsafe.errors import DataError, RecipeError
 from spiritsafe.models import user
 from spiritsafe.prompts import (
     Prompt,
-    check_task,
     clean,
     jaccard,
     near_duplicate,
@@ -120,17 +120,17 @@ def gold(prompt: Prompt) -> str:
 def test_a_task_accepts_its_own_answer_plain_or_at_the_end_of_a_sentence_and_no_other() -> None:
     for prompt in task_prompts(TASKS[:1], seed=3):
         answer = int(gold(prompt))
-        assert check_task(prompt, f" {answer}\n")
-        assert check_task(prompt, f"We add 1 and 2 first, so the answer is {answer}.")
-        assert check_task(prompt, f"It is {answer:,}")
-        assert not check_task(prompt, str(answer + 1))
-        assert not check_task(prompt, f"{answer}, or rather {answer + 1}")
+        assert outcome(prompt, f" {answer}\n") == "correct"
+        assert outcome(prompt, f"We add 1 and 2 first, so the answer is {answer}.") == "correct"
+        assert outcome(prompt, f"It is {answer:,}") == "correct"
+        assert outcome(prompt, str(answer + 1)) == "wrong"
+        assert outcome(prompt, f"{answer}, or rather {answer + 1}") == "wrong"
 
 
 @pytest.mark.parametrize("answer", ["", "no idea", "∞", "-", "1e999", "9" * 400, "1/0", "[[(", "\x00"])
 def test_a_strange_answer_is_wrong_and_not_a_crash(answer: str) -> None:
     for prompt in task_prompts(TASKS, seed=3):
-        assert not check_task(prompt, answer)
+        assert outcome(prompt, answer) in ("wrong", "error")
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from spiritsafe.make.verb.possible import LOCAL
 from spiritsafe.models import Model, Request, ask, open_model
 from spiritsafe.models.address import parse_address
 from spiritsafe.progress import Show
-from spiritsafe.prompts import check_task, synthesise, task_prompts
+from spiritsafe.prompts import synthesise, task_prompts
 from spiritsafe.recipe import AnyRecipe, Recipe
 from spiritsafe.record import (
     Exchange,
@@ -221,13 +221,12 @@ def measure_tasks(house: House, entry: Entry) -> Done:
     if not tasks:
         return Done()
     sampling = Sampling(temperature=0.0, max_tokens=house.run.recipe.measure.task_tokens, seed=house.seed)
-    checks = [partial(check_task, p) for p in tasks]
     outcomes, files = {}, []
     for name in (START, STUDENT, TEACHER):
         requests = ask([p.messages for p in tasks], sampling, purpose="tasks")
         kind = f"tasks-{name.replace(' ', '-')}"
         files.append(collect(house, house.model(name), requests, kind, entry))
-        outcomes[name] = correct(in_order(house, kind, requests), checks)
+        outcomes[name] = correct(in_order(house, kind, requests), tasks)
     verdicts = [accuracy_verdict(name, found, seed=house.seed) for name, found in outcomes.items()]
     for first, second in ((STUDENT, START), (STUDENT, TEACHER)):
         verdicts.append(difference_verdict(first, second, outcomes[first], outcomes[second], seed=house.seed))

@@ -9,20 +9,16 @@ Not covered: data sets from hubs.
 import hashlib
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from spiritsafe.errors import DataError, MissingExtra, RecipeError
+from spiritsafe.errors import DataError
 from spiritsafe.recipe import PromptsPart, TaskPart
 from spiritsafe.record import Exchange, Message, Record, Sampling, prompt_digest, seed_of
-
-if TYPE_CHECKING:
-    from reasoning_gym.dataset import ProceduralDataset
 
 WordPairs = set[tuple[str, str]]
 FIELDS = ("prompt", "question", "instruction", "text")
@@ -77,13 +73,14 @@ def task_prompts(tasks: Sequence[TaskPart], *, seed: int) -> list[Prompt]:
 
     Raises `RecipeError` for an unknown family or option.
     """
+    from spiritsafe.checks.verify import questions
+
     found: dict[str, Prompt] = {}
     for task in tasks:
         # reasoning-gym draws item i with seed + i: neighbouring seeds would share all tasks but one.
         own = seed_of(seed, "tasks", task.family) % 2**31
-        data = _family(task.family, task.options, task.num, own)
-        for index in range(task.num):
-            messages = (Message(role="user", content=data[index]["question"]),)
+        for index, question in enumerate(questions(task.family, task.options, size=task.num, seed=own)):
+            messages = (Message(role="user", content=question),)
             digest = prompt_digest(messages)
             found.setdefault(
                 digest,
@@ -98,16 +95,6 @@ def task_prompts(tasks: Sequence[TaskPart], *, seed: int) -> list[Prompt]:
                 ),
             )
     return list(found.values())
-
-
-def check_task(prompt: Prompt, answer: str) -> bool:
-    """Whether an answer's last number, or its whole text, earns the family's full score."""
-    options = {k: v for k, v in prompt.options.items() if k not in ("seed", "size")}
-    data = _family(prompt.family, options, prompt.options["size"], prompt.options["seed"])
-    entry = data[prompt.index]
-    numbers = re.findall(r"-?\d+(?:\.\d+)?", answer.replace(",", ""))
-    tries = [answer.strip(), *(numbers[-1:])]
-    return any(data.score_answer(t, entry) >= 1.0 for t in tries)
 
 
 def file_prompts(path: Path, *, heldout_share: float) -> list[Prompt]:
@@ -198,17 +185,3 @@ def _from_file(
         source=path.name,
         options=options or {},
     )
-
-
-def _family(family: str, options: dict[str, Any], size: int, seed: int) -> "ProceduralDataset":
-    try:
-        with warnings.catch_warnings():
-            # Python says so when it first compiles a package that reasoning-gym needs; users cannot mend it.
-            warnings.simplefilter("ignore", SyntaxWarning)
-            from reasoning_gym import create_dataset
-    except ModuleNotFoundError:
-        raise MissingExtra("reasoning-gym", "torch") from None
-    try:
-        return create_dataset(family, seed=seed, size=size, **options)
-    except (ValueError, TypeError, AssertionError) as error:
-        raise RecipeError("prompts.tasks", f"{family}: {error}", "see reasoning-gym's families") from None

@@ -198,6 +198,17 @@ def read_jsonl(path: Path, model: type[R], *, on_torn: Callable[[str], None] | N
     return [_parse(path, number, line, model) for number, line in lines]
 
 
+def jsonl_lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines of a JSONL text that are not empty, with their numbers, whatever else they hold than line feeds.
+
+    U+2028, U+2029, U+0085 and form feeds may stand inside a JSON string; `str.splitlines` cuts there. A byte order
+    mark at the beginning is no part of the first line.
+    """
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if line.strip():
+            yield number, line
+
+
 def repair_jsonl(path: Path) -> str | None:
     """Cut a last line that a killed process left broken; returns a warning if it did.
 
@@ -305,10 +316,10 @@ def _write_all(file: FileIO, data: bytes) -> None:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield number, line
+                yield number, line.decode(errors="replace")
 
 
 def _parse(path: Path, number: int, line: str, model: type[R]) -> R:

@@ -14,7 +14,7 @@ from typing import Any
 from spiritsafe.evidence import clustered_mean, compare_sums, holm
 from spiritsafe.house import START
 from spiritsafe.matched.trial import BUDGETS, METHODS, SUMS, BudgetName, Look, Trial, subject_of
-from spiritsafe.measure.accuracy import accuracy_verdict, difference_verdict
+from spiritsafe.measure.accuracy import Solved, accuracy_verdict, difference_verdict
 from spiritsafe.measure.fidelity import METHOD, Fidelity, fidelity_verdicts
 from spiritsafe.recipe_matched import MethodName
 from spiritsafe.record import Verdict
@@ -45,7 +45,7 @@ def fidelity_claims(looks: Sequence[Look], before: Mapping[str, Any], heldout: H
     return verdicts
 
 
-def task_claims(solved: Mapping[Trial, list[bool]], fixed: Mapping[str, list[bool]], *, seed: int) -> list[Verdict]:
+def task_claims(solved: Mapping[Trial, Solved], fixed: Mapping[str, Solved], *, seed: int) -> list[Verdict]:
     """Shares of tasks solved by start, teacher and the first student of each method; methods against the first one."""
     verdicts = [accuracy_verdict(name, outcomes, seed=seed) for name, outcomes in fixed.items()]
     for trial, outcomes in solved.items():

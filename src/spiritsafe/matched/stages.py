@@ -17,7 +17,7 @@ from spiritsafe.matched.trial import SUMS, Look, Trial, trials
 from spiritsafe.models import Request, ask
 from spiritsafe.pipeline import know_teacher, write_prompts
 from spiritsafe.progress import Show
-from spiritsafe.prompts import Prompt, check_task
+from spiritsafe.prompts import Prompt
 from spiritsafe.recipe_matched import MatchedRecipe
 from spiritsafe.record import Exchange, Sampling, Verdict, append_jsonl, read_jsonl, write_json
 from spiritsafe.run import Run
@@ -121,12 +121,12 @@ def answer_tasks(lab: Lab, model: Any, name: str, entry: Entry) -> Path | None:
     return collect(lab.house, model, requests, _log_of(name), entry) if requests else None
 
 
-def outcomes(house: House[MatchedRecipe], name: str) -> list[bool]:
-    """Which held-out tasks a model solved."""
+def outcomes(house: House[MatchedRecipe], name: str) -> list[bool | None]:
+    """Which held-out tasks a model solved; None for what could not be scored."""
     from spiritsafe.measure.accuracy import correct
 
     tasks, requests = tasks_of(house)
-    return correct(in_order(house, _log_of(name), requests), [partial(check_task, p) for p in tasks])
+    return correct(in_order(house, _log_of(name), requests), tasks)
 
 
 def compare(lab: Lab, wanted: Sequence[Trial], entry: Entry) -> Done:

@@ -14,7 +14,7 @@ from typing import Any
 
 from spiritsafe.errors import DataError, MissingExtra
 from spiritsafe.models.pypi import pypi_file
-from spiritsafe.record import read_json
+from spiritsafe.record import jsonl_lines, read_json
 
 HINT = "name the folder that holds it: --data DIR"
 SHELVES = ("", "safety", "capability")
@@ -39,7 +39,7 @@ def lines(where: str, file: str = "", *, quoted: bool = False) -> list[str]:
     path = _path(where, file)
     if not path.is_file():
         raise DataError(str(path), "no such file", HINT)
-    found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    found = [line.strip() for _, line in jsonl_lines(path.read_text(encoding="utf-8-sig"))]
     return [text for line in found if (text := line.strip('"').strip() if quoted else line)]
 
 
@@ -78,15 +78,15 @@ def _from_hub(name: str, file: str) -> Path:
 
 def _parse(path: Path) -> list[dict[str, Any]]:
     raw = path.read_bytes()
-    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
+    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
     name = path.name.removesuffix(".gz")
     if name.endswith(".jsonl"):
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [json.loads(line) for _, line in jsonl_lines(text)]
     if name.endswith(".json"):
         whole = json.loads(text)
         held: list[dict[str, Any]] = whole if isinstance(whole, list) else whole["examples"]
         return held
     if name.endswith(".tsv"):
-        pairs = [line.split("\t") for line in text.splitlines() if line.strip()]
+        pairs = [line.rstrip("\r").split("\t") for _, line in jsonl_lines(text)]
         return [{"input": question, "target": target} for question, target in pairs]
     return list(csv.DictReader(io.StringIO(text, newline="")))

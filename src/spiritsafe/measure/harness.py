@@ -252,9 +252,16 @@ def scored(
         return [_together(cell, task.together, kept)]
     left = [item for item, good in zip(items, whole, strict=True) if good]
     pairs = [(i, thought_of(e)[1]) for i, e in zip(left, kept, strict=True)]
-    cells = [replace(cell, outcomes=tuple(task.score(*pair) for pair in pairs))]
+    scores = [task.score(*pair) for pair in pairs]
+    scorable = [i for i, outcome in enumerate(scores) if outcome is not None]
+    if len(scorable) < len(scores):
+        unscorable = f"{len(scores) - len(scorable)} unscorable: their checks failed or did not end"
+        cell = _left(cell, scorable, "; ".join(text for text in (cell.unanswered, unscorable) if text))
+        if cell.inconclusive:
+            return [cell]
+    cells = [replace(cell, outcomes=tuple(outcome for outcome in scores if outcome is not None))]
     for metric, score in task.also:
-        told = tuple(score(*pair) for pair in pairs)
+        told = tuple(bool(score(*pairs[i])) for i in scorable)
         cells.append(replace(cell, metric=metric, higher_is_better=None, outcomes=told))
     return cells
 

@@ -31,7 +31,8 @@ class Item:
         return digest_of([[m.model_dump() for m in self.messages], self.target])[:16]
 
 
-Score = Callable[[Item, str], bool]
+# None: this answer could not be scored.
+Score = Callable[[Item, str], bool | None]
 Weigh = Callable[[Item, Sequence[float]], float]
 
 

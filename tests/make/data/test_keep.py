@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiritsafe.checks.verify import Outcome
 from spiritsafe.evidence import wilson
 from spiritsafe.make.data.keep import Candidate, pass_rates, reasons, script_share
 from spiritsafe.make.data.settings import KeepPart
-from spiritsafe.make.data.verify import Outcome
 from spiritsafe.models import user
 from spiritsafe.record import Exchange, Sampling
 

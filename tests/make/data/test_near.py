@@ -7,8 +7,8 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spiritsafe.checks.words import tokens
 from spiritsafe.make.data.near import bands_for, near_duplicates
-from spiritsafe.make.data.ngrams import tokens
 
 PAIRS = 3000
 

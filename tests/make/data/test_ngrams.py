@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spiritsafe.make.data.ngrams import normal, shingles, tokenise, tokens, wholes, windows
+from spiritsafe.checks.words import normal, tokens
+from spiritsafe.make.data.ngrams import shingles, tokenise, wholes, windows
 
 
 @pytest.mark.parametrize(

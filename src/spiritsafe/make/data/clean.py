@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from spiritsafe.make.data.ngrams import I64, U64, Grams, Tokens, tokenise, tokens, wholes, windows
+from spiritsafe.checks.words import tokens
+from spiritsafe.make.data.ngrams import I64, U64, Grams, Tokens, tokenise, wholes, windows
 from spiritsafe.make.data.settings import CleanPart
 from spiritsafe.record import Record
 

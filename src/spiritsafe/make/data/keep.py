@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from spiritsafe.checks.verify import Outcome
+from spiritsafe.checks.words import tokens
 from spiritsafe.evidence import wilson
-from spiritsafe.make.data.ngrams import tokens
 from spiritsafe.make.data.settings import KeepPart
-from spiritsafe.make.data.verify import Outcome
 from spiritsafe.prompts import jaccard
 from spiritsafe.record import Exchange, Record
 

@@ -1,12 +1,8 @@
 """Texts as hashed n-grams of tokens, many at once, equal on every machine.
 
-A token is a word, a number, an operator between numbers, any other symbol (if wanted), or one character of a
-script that writes no spaces (Han, kana, Thai, Lao, Khmer, Burmese, Tibetan). Texts are compared as NFKC with
-case folded, without invisible characters; `1,000.50` is `1000.5`. A German `1.000` is read as the number 1.
+What a token is, and how texts are compared: `spiritsafe.checks.words`.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -14,20 +10,10 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from spiritsafe.checks.words import tokens
+
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
-
-SPACELESS = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-SPACELESS += "\U00020000-\U000323af"
-# Vowel signs and accents that regular expressions do not count as letters: combining, Hebrew, Arabic, Indic.
-MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
-WORD = rf"\d+(?:\.\d+)+|(?:[^\W{SPACELESS}]|[{MARKS}])+|[{SPACELESS}]"
-OPERATOR = r"\*\*|[-+*/^=<>×÷]"
-WORDS, SYMBOLS = re.compile(rf"{WORD}|(?<=\d)(?:{OPERATOR})(?=\d)"), re.compile(rf"{WORD}|[^\w\s]")
-TIGHT = re.compile(rf"(?<=\d)\s*({OPERATOR})\s*(?=\d)")
-INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
-THOUSANDS = re.compile(r"(?<=\d)[,\u2009\u202f'](?=\d{3}(?!\d))")
-DECIMALS = re.compile(r"(?<=\d)\.\d+")
 
 # An odd multiplier for polynomial hashes, and the constants of splitmix64 (Steele et al., OOPSLA 2014).
 BASE = np.uint64(0x9E3779B97F4A7C15)
@@ -53,22 +39,6 @@ class Grams:
 
     hashes: U64
     owners: I64
-
-
-def normal(text: str) -> str:
-    """A text as it is compared."""
-    if text.isascii():
-        text = text.lower()
-    else:
-        text = unicodedata.normalize("NFKC", text.translate(INVISIBLE))
-        text = unicodedata.normalize("NFKC", text.casefold())
-    text = DECIMALS.sub(lambda m: m[0].rstrip("0").rstrip("."), THOUSANDS.sub("", text))
-    return TIGHT.sub(r"\1", text)
-
-
-def tokens(text: str, *, symbols: bool = False) -> list[str]:
-    """The tokens of a text."""
-    return (SYMBOLS if symbols else WORDS).findall(normal(text))
 
 
 def tokenise(texts: Iterable[str], *, symbols: bool = False) -> Tokens:

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from spiritsafe.checks.verify import Outcome, checkable
 from spiritsafe.errors import RunError, writing
 from spiritsafe.ledger import Entry
 from spiritsafe.make.data.clean import Seen
@@ -28,7 +29,7 @@ from spiritsafe.make.data.near import bands_for
 from spiritsafe.make.data.problems import evaluation_texts
 from spiritsafe.make.data.select import select
 from spiritsafe.make.data.settings import DataSettings, NearPart
-from spiritsafe.make.data.verify import Outcome, checkable, verify
+from spiritsafe.make.data.verify import verify
 from spiritsafe.models import Model, Request, ask, open_model
 from spiritsafe.models.base import exchange_id
 from spiritsafe.models.fan import Fan

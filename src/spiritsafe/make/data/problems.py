@@ -8,7 +8,7 @@ from spiritsafe.errors import DataError
 from spiritsafe.make.data.settings import EvaluationPart
 from spiritsafe.models.pypi import pypi_file
 from spiritsafe.prompts import Prompt, split_of
-from spiritsafe.record import Message, prompt_digest
+from spiritsafe.record import Message, jsonl_lines, prompt_digest
 
 
 def problems(
@@ -43,9 +43,8 @@ def _rows(path: str, fields: tuple[str, ...]) -> list[dict[str, str]]:
     if not file.is_file():
         raise DataError(path, "no such file")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            rows.append(_row(path, number, line, fields))
+    for number, line in jsonl_lines(file.read_text(encoding="utf-8-sig")):
+        rows.append(_row(path, number, line, fields))
     return rows
 
 

@@ -1,10 +1,14 @@
-"""Every reasoning-gym family (arXiv 2505.24760) as a task: `gym:FAMILY`, checked by the family's own verifier."""
+"""Every reasoning-gym family (arXiv 2505.24760) whose scorer was read, as a task: `gym:FAMILY`.
+
+Checked by the family's own verifier, or by ours if that would evaluate the answer; in a process that may do nothing.
+"""
 
 from collections.abc import Sequence
 from functools import partial
 
+from spiritsafe.checks.verify import UNSCORABLE, outcome
 from spiritsafe.measure.task import Item, Task
-from spiritsafe.prompts import Prompt, check_task, task_prompts
+from spiritsafe.prompts import Prompt, task_prompts
 from spiritsafe.recipe import TaskPart
 from spiritsafe.record import Sampling
 
@@ -17,9 +21,10 @@ def load(family: str, where: str) -> list[Item]:
     return _items(prompts)
 
 
-def solved(item: Item, answer: str) -> bool:
-    """Whether the family's verifier gives the answer its full score."""
-    return check_task(Prompt.model_validate(item.detail["prompt"]), answer)
+def solved(item: Item, answer: str) -> bool | None:
+    """Whether the verifier gives the answer its full score; None if it fails over it or does not end."""
+    found = outcome(Prompt.model_validate(item.detail["prompt"]), answer)
+    return None if found in UNSCORABLE else found == "correct"
 
 
 def task(name: str) -> Task:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from spiritsafe.make.data.checking import same_value
-from spiritsafe.make.data.verify import Check, Checkers, verify
+from spiritsafe.checks.verify import Checkers, outcome
+from spiritsafe.make.data.verify import Check, verify
 from spiritsafe.models import Request, open_model, user
 from spiritsafe.prompts import Prompt, task_prompts
 from spiritsafe.recipe import TaskPart
@@ -52,10 +52,14 @@ def problem(answer: str, text: str = "How much?") -> Prompt:
         ("Paris", "Paris.", True),
         ("Paris", "\\boxed{paris}", True),
         ("Paris", "London, not Paris", False),
+        ("3/4", "2/8 + 1/2", True),
+        ("$1.5\\times 10^3$", "1500", True),
+        ("$\\{1, 2\\}$", "$\\{2, 1\\}$", True),
+        ("$2\\sqrt{2}$", "$\\sqrt{8}$", True),
     ],
 )
 def test_values_are_compared_not_texts(reference: str, answer: str, expected: bool) -> None:
-    assert same_value(answer, reference) is expected
+    assert outcome(problem(reference), answer) == ("correct" if expected else "wrong")
 
 
 def test_hostile_answers_end_in_time_and_the_next_is_checked_as_if_nothing_had_been() -> None:
