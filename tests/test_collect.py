@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from spiritsafe.errors import RecipeError
+from spiritsafe.errors import RecipeError, RunError
 from spiritsafe.house import House, collect, in_order
 from spiritsafe.ledger import Entry
 from spiritsafe.models import ask, open_model, user
+from spiritsafe.models.base import failed
 from spiritsafe.progress import Show
 from spiritsafe.recipe import parse_recipe
 from spiritsafe.record import Sampling
@@ -50,6 +51,24 @@ def test_answers_of_a_model_that_was_made_again_are_drawn_again(house: House) ->
         collect(house, model, REQUESTS, "kind", Entry(stage="s"))
     assert {e.model_digest for e in house.exchanges("kind")} == {new.digest}
     assert len(house.exchanges("kind")) == len(REQUESTS)
+
+
+def test_a_request_without_an_answer_is_named_once_its_neighbours_are_stored(house: House) -> None:
+    class Filtering:
+        """A model one of whose answers fails."""
+
+        def __init__(self) -> None:
+            self.inner = open_model("fake:random")
+            self.address, self.digest, self.score = self.inner.address, self.inner.digest, self.inner.score
+
+        def generate(self, requests, *, on_exchange):  # type: ignore[no-untyped-def]
+            """All but the second."""
+            self.inner.generate([requests[0], *requests[2:]], on_exchange=on_exchange)
+            on_exchange(failed(self.address, self.digest, requests[1], "beyond the context", "request"))
+
+    with pytest.raises(RunError, match=rf"1 of {len(REQUESTS)} requests got no answer, the first: beyond the context"):
+        collect(house, Filtering(), REQUESTS, "kind", Entry(stage="s"))  # type: ignore[arg-type]
+    assert len(house.exchanges("kind")) == len(REQUESTS) - 1
 
 
 def test_a_teacher_must_be_weights(house: House) -> None:

@@ -83,7 +83,8 @@ class House(Generic[R]):
 def collect(house: House[Any], model: Model, requests: Sequence[Request], name: str, entry: Entry) -> Path:
     """Answer the requests that `exchanges/NAME.jsonl` does not hold yet, storing each as it ends.
 
-    Answers of another model, one made again since, are thrown away first.
+    Answers of another model, one made again since, are thrown away first. Raises `RunError` if some have no answer,
+    once all others are stored: a run compares its models on the same prompts, every one of them.
     """
     path = house.run.path("exchanges", f"{name}.jsonl")
     before = read_jsonl(path, Exchange)
@@ -92,15 +93,22 @@ def collect(house: House[Any], model: Model, requests: Sequence[Request], name: 
         before = []
     stored = {_key(e) for e in before}
     missing = [r for r in requests if _key(r) not in stored]
+    failures: list[Exchange] = []
     with house.stages.show.bar(f"answers: {name}", len(requests)) as tick:
         for _ in range(len(requests) - len(missing)):
             tick()
 
         def keep(exchange: Exchange) -> None:
-            append_jsonl(path, [exchange])
+            if exchange.error_kind:
+                failures.append(exchange)
+            else:
+                append_jsonl(path, [exchange])
             tick()
 
         model.generate(missing, on_exchange=keep)
+    if failures:
+        what = f"{len(failures)} of {len(requests)} requests got no answer, the first: {failures[0].error}"
+        raise RunError(str(path), what, "the others are stored; mend it and run the same command again")
     count(entry, read_jsonl(path, Exchange))
     return path
 

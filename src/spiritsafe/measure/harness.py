@@ -187,8 +187,9 @@ def _fill(
             if part.task.weigh is not None:
                 found.cells.append(_weighed(model, part, folder, meter, tick))
                 continue
-            answers(folder, model, part.requests, meter=meter, tick=tick)
-            stored = Stored(folder, model, meter)
+            failed: dict[str, Exchange] = {}
+            answers(folder, model, part.requests, meter=meter, tick=tick, failed=failed)
+            stored = Stored(folder, model, meter, failed)
             for setting in plan.settings if part.task.kind else (OFF,):
                 seen = controlled(setting, stored, part.requests, folder, meter)
                 found.cells.extend(scored(model.address, part.task, part.items, seen.exchanges, setting, judge))

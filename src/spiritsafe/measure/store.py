@@ -43,13 +43,19 @@ def locked(folder: Path) -> Iterator[list[str]]:
         lock.close()
 
 
-def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: Meter, tick: Tick) -> list[Exchange]:
+Failed = dict[str, Exchange]
+
+
+def answers(
+    folder: Path, model: Model, requests: Sequence[Request], *, meter: Meter, tick: Tick, failed: Failed | None = None
+) -> list[Exchange]:
     """The answers to `requests`, in order: stored ones again, the others generated and stored, equal ones once.
 
     A request that is refused for good is stored as such; one that failed for a while is asked again by the next
-    command. Raises `BudgetSpent` after the answer that reaches a bound, and `EndpointError` for a server that is down.
+    command, and not again by this one, which keeps it in `failed`. Raises `BudgetSpent` after the answer that reaches
+    a bound, and `EndpointError` for a server that is down.
     """
-    asking = Asking(folder, model, requests, meter=meter, tick=tick)
+    asking = Asking(folder, model, requests, meter=meter, tick=tick, failed=failed)
     asking.left += answer_all(
         model, asking.take, asking.keep, concurrency=getattr(model, "batch", CHUNK), ends_s=meter.ends_s
     )
@@ -60,14 +66,25 @@ def answers(folder: Path, model: Model, requests: Sequence[Request], *, meter: M
 class Asking:
     """What the store lacks of one model's answers, handed out as the budget allows, and stored as they come."""
 
-    def __init__(self, folder: Path, model: Model, requests: Sequence[Request], *, meter: Meter, tick: Tick) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: Model,
+        requests: Sequence[Request],
+        *,
+        meter: Meter,
+        tick: Tick,
+        failed: Failed | None = None,
+    ) -> None:
         self.model, self.meter, self._tick = model, meter, tick
         self._free, self._served = is_free(model.address), isinstance(model, EndpointModel)
         self._path, self._held = exchanges_of(folder, model)
         self._keys = [_key(model, r) for r in requests]
         wanted = dict(zip(self._keys, requests, strict=True))
-        self.left = deque(sorted((r for key, r in wanted.items() if key not in self._held), key=_length))
-        self._failed: dict[str, Exchange] = {}
+        self._failed = {} if failed is None else failed
+        known = {*self._held, *self._failed}
+        self.left = deque(sorted((r for key, r in wanted.items() if key not in known), key=_length))
+        self._under_way = 0
         self._silent: list[Exchange] = []
         self._answers = any(not self._held[key].error_kind for key in wanted if key in self._held)
         self._refusal = ""
@@ -82,10 +99,12 @@ class Asking:
             if self._refusal:
                 break
             part.append(self.left.popleft())
+        self._under_way += len(part)
         return part
 
     def keep(self, exchange: Exchange) -> None:
         """Store a result at once; what failed for a while is not stored."""
+        self._under_way -= 1
         self.meter.settle(exchange, free=self._free)
         price = self.meter.count(exchange, free=self._free)
         key = _key(self.model, exchange)
@@ -104,7 +123,7 @@ class Asking:
         else:
             self._silent.clear()
         # What a server has under way is paid for and waited for; a batch in this process is not.
-        if not self._served and self.left and self.meter.is_late():
+        if not self._served and (self.left or self._under_way) and self.meter.is_late():
             raise spent(self.meter.refusal_of_time())
 
     def check(self) -> None:
@@ -192,19 +211,20 @@ def _likelihoods(model: Model, choices: Sequence[Exchange]) -> list[float | None
 class Stored:
     """A model that answers from the store where it can; what it must generate is stored at once.
 
-    `given` holds every answer it gave, with the seconds that its generation once took.
+    `given` holds every answer it gave, with the seconds that its generation once took; what is in `failed` is not
+    asked again.
     """
 
-    def __init__(self, folder: Path, inner: Model, meter: Meter) -> None:
+    def __init__(self, folder: Path, inner: Model, meter: Meter, failed: Failed | None = None) -> None:
         self.inner, self.address, self.digest = inner, inner.address, inner.digest
-        self._folder, self._meter = folder, meter
+        self._folder, self._meter, self._failed = folder, meter, {} if failed is None else failed
         self.given: list[Exchange] = []
 
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
         """Answer every request, in order; see `spiritsafe.models.Model`."""
-        found = answers(self._folder, self.inner, requests, meter=self._meter, tick=lambda: None)
+        found = answers(self._folder, self.inner, requests, meter=self._meter, tick=lambda: None, failed=self._failed)
         self.given += found
         return told(found, on_exchange, on_text)
 
