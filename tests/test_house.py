@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "record", "cache", "locks"),
     (
         *("evidence", "recipe", "recipe_matched", "recipe_photocopy", "run", "ledger"),
-        *("prompts", "progress", "accounts", "stage", "native", "checks"),
+        *("prompts", "progress", "accounts", "stage", "native", "checks", "prompt_files", "prompt_rows"),
     ),
     ("models",),
     ("make", "measure", "guard", "prove"),

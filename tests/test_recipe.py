@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spiritsafe.errors import RecipeError
-from spiritsafe.recipe import MakePart, differing_keys, load_recipe, parse_any, parse_recipe, read_recipe
+from spiritsafe.recipe import MakePart, differing_keys, load_recipe, override, parse_any, parse_recipe, read_recipe
 from spiritsafe.recipe_matched import MatchedRecipe
 
 Keys = tuple[str | int, ...]
@@ -253,3 +253,13 @@ def test_a_photocopy_recipe_has_its_own_keys_and_suggestions(root: Path) -> None
             parse_any(data | change)
     with pytest.raises(RecipeError, match="is of kind 'photocopy'"):
         load_recipe(root / "tests" / "e2e" / "photocopy.toml")
+
+
+def test_a_recipe_of_windows_is_read_and_one_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_text(MATCHED, encoding="utf-8-sig")
+    assert read_recipe(tmp_path / "bom.toml").run.name == "small"
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(RecipeError, match=r"deep\.toml: is nested too deeply"):
+        read_recipe(tmp_path / "deep.toml")
+    with pytest.raises(RecipeError, match=r"a: is nested too deeply"):
+        override({}, ["a=" + "[" * 100_000])

@@ -1,15 +1,12 @@
 """Where prompts come from: self-synthesis by the teacher, verifiable tasks and files; de-duplicated and split.
 
-FILE.jsonl    a `prompt`, `question`, `instruction` or `text`, or `messages`, a line; a `question` may have its `answer`
-any other     a prompt a line
-
-Not covered: data sets from hubs.
+The forms of files: `spiritsafe.prompt_files`; of their rows: `spiritsafe.prompt_rows`.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +14,12 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from spiritsafe.errors import DataError
+from spiritsafe.prompt_files import Row, Rows, named, read_rows
+from spiritsafe.prompt_rows import asked
 from spiritsafe.recipe import PromptsPart, TaskPart
 from spiritsafe.record import Exchange, Message, Record, Sampling, prompt_digest, seed_of
 
 WordPairs = set[tuple[str, str]]
-FIELDS = ("prompt", "question", "instruction", "text")
 
 
 class Prompt(Record):
@@ -35,6 +33,14 @@ class Prompt(Record):
     family: str = ""
     index: int = -1
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """The prompts of a file, and what is said of how it was read."""
+
+    prompts: list[Prompt]
+    said: str
 
 
 def clean(text: str, *, min_words: int) -> str | None:
@@ -98,22 +104,32 @@ def task_prompts(tasks: Sequence[TaskPart], *, seed: int) -> list[Prompt]:
 
 
 def file_prompts(path: Path, *, heldout_share: float) -> list[Prompt]:
-    """The prompts of a file, equal ones once; an `answer` beside a `question` is kept in `options`.
+    """The prompts of a file; see `read_prompt_file`."""
+    return read_prompt_file(path, heldout_share=heldout_share).prompts
 
-    Raises `DataError`, naming the line, where it is broken or holds none.
+
+def read_prompt_file(path: Path, *, heldout_share: float) -> PromptFile:
+    """The prompts of a file, equal ones once, and in a line what was read.
+
+    Right answers are kept in `options` as `answer`, an answer that the file gives as `given`. Raises `DataError`,
+    naming the line, if more than single rows are broken, or if it holds none.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), f"is not UTF-8 ({error.reason} at byte {error.start})", "convert it") from None
-    lines = [(n, line) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if path.suffix == ".jsonl":
-        every = [_from_row(path, number, line, heldout_share) for number, line in lines]
-    else:
-        every = [_from_file(path, (Message(role="user", content=line.strip()),), heldout_share) for _, line in lines]
-    if not every:
+    held = read_rows(path)
+    found: dict[str, Prompt] = {}
+    broken: list[Row] = []
+    columns: dict[str, None] = {}
+    for row in held.rows:
+        try:
+            prompt, names = _from_row(path, row, heldout_share)
+        except ValueError as error:
+            broken.append(replace(row, fields=None, broken=str(error)))
+            continue
+        found.setdefault(prompt.digest, prompt)
+        columns |= dict.fromkeys(names)
+    left_out = named(broken, held.place, len(held.rows), path)
+    if not found:
         raise DataError(str(path), "holds no prompt", "is it the right file?")
-    return list({p.digest: p for p in every}.values())
+    return PromptFile(list(found.values()), _said(path, held, list(found.values()), columns, left_out, len(broken)))
 
 
 def synthesise(
@@ -151,37 +167,57 @@ def synthesise(
     raise DataError("prompts", f"the teacher wrote only {len(chosen)} usable prompts in 20 rounds", "ask for fewer")
 
 
-def _from_row(path: Path, number: int, line: str, share: float) -> Prompt:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise DataError(str(path), f"line {number} is not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise DataError(str(path), f"line {number} is no object", f"give each a field {', '.join(FIELDS)} or messages")
-    try:
-        if "family" in row and "split" in row:
-            return Prompt.model_validate(row)
-        if "messages" in row:
-            return _from_file(path, tuple(Message.model_validate(m) for m in row["messages"]), share)
-    except (ValidationError, TypeError) as error:
-        said = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DataError(str(path), f"line {number} is broken: {said}") from None
-    text = next((row[field] for field in FIELDS if isinstance(row.get(field), str) and row[field].strip()), None)
-    if text is None:
-        what = f"line {number} has no prompt; it has {', '.join(row) or 'nothing'}"
-        raise DataError(str(path), what, f"name it {', '.join(FIELDS)} or messages")
-    reference = row.get("answer") if "question" in row else None
-    options = {"answer": reference.rpartition("####")[2].strip()} if isinstance(reference, str) else {}
-    return _from_file(path, (Message(role="user", content=text),), share, options)
-
-
-def _from_file(
-    path: Path, messages: tuple[Message, ...], share: float, options: dict[str, Any] | None = None
-) -> Prompt:
-    return Prompt(
-        digest=prompt_digest(messages),
-        messages=messages,
-        split=split_of(messages, heldout_share=share),
+def _from_row(path: Path, row: Row, share: float) -> tuple[Prompt, tuple[str, ...]]:
+    """A row's prompt and the columns that it is made of. Raises `ValueError` that says what is wrong."""
+    if row.fields is None:
+        raise ValueError(row.broken)
+    if {"digest", "messages", "split"} <= set(row.fields):
+        return _own(row.fields), ("messages",)
+    said = asked(row.fields)
+    options: dict[str, Any] = {}
+    if said.right:
+        options["answer"] = said.right[0] if len(said.right) == 1 else list(said.right)
+    if said.given is not None:
+        options["given"] = said.given
+    prompt = Prompt(
+        digest=prompt_digest(said.messages),
+        messages=said.messages,
+        split=split_of(said.messages, heldout_share=share),
         source=path.name,
-        options=options or {},
+        options=options,
     )
+    return prompt, said.columns
+
+
+def _own(fields: dict[str, Any]) -> Prompt:
+    """A prompt as a run or a making wrote it."""
+    try:
+        prompt = Prompt.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"is broken: {place}: {first['msg']}") from None
+    if prompt.digest != prompt_digest(prompt.messages):
+        raise ValueError("is broken: digest: is not that of its messages")
+    return prompt
+
+
+def _said(
+    path: Path, held: Rows, prompts: Sequence[Prompt], columns: Iterable[str], left_out: str, num_broken: int
+) -> str:
+    """In a line: rows, form, columns, doubles, what was left out and what is not used."""
+    names = list(columns)
+    doubles = len(held.rows) - num_broken - len(prompts)
+    checked = sum("answer" in p.options for p in prompts)
+    given = sum("given" in p.options for p in prompts)
+    others = sorted({name for row in held.rows[:100] for name in row.fields or {}} - set(names))
+    parts = [
+        f"{len(held.rows)} rows as {held.form}" + ("" if held.form.startswith("text") else f" ({', '.join(names)})"),
+        f"{doubles} duplicates" if doubles else "",
+        left_out,
+        f"{len(prompts)} prompts",
+        f"{checked} with a right answer to check by" if checked else "",
+        f"{given} with an answer of their own, kept aside: the teacher answers anew" if given else "",
+        f"not used: {', '.join(others[:6])}{', ...' if len(others) > 6 else ''}" if others else "",
+    ]
+    return f"{path.name}: " + "; ".join(part for part in parts if part)

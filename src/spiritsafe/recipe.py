@@ -261,6 +261,8 @@ def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(name, f"is not TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(name, "is nested too deeply") from None
     override(data, overrides)
     return parse_any(data, where=name)
 
@@ -316,7 +318,7 @@ def _read(source: str | Path) -> tuple[str, str]:
         raise RecipeError(str(path), "is a directory", "name a recipe file")
     if path.is_file():
         try:
-            return path.read_text(encoding="utf-8"), str(path)
+            return path.read_text(encoding="utf-8-sig"), str(path)
         except UnicodeDecodeError as error:
             raise RecipeError(str(path), f"is not UTF-8 text ({error.reason} at byte {error.start})") from None
     shipped = RECIPES / f"{path.name.removesuffix('.toml')}.toml"
@@ -333,6 +335,8 @@ def _override(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except RecursionError:
+        raise RecipeError(key, "is nested too deeply") from None
     *parents, last = key.split(".")
     for parent in parents:
         data = data.setdefault(parent, {})

@@ -64,12 +64,12 @@ def test_a_split_follows_from_the_content_and_a_limit_from_the_seed(tmp_path: Pa
         ("{", "line 2 is not JSON"),
         ("7", "line 2 is no object"),
         (
-            '{"query": "x"}',
-            "line 2 has no prompt; it has query; name it prompt, question, instruction, text or messages",
+            '{"colour": "x"}',
+            "line 2 has no prompt; it has colour; name it prompt, question, instruction, query",
         ),
         ('{"prompt": " "}', "line 2 has no prompt; it has prompt"),
-        ('{"messages": [{"role": "judge", "content": "x"}]}', "line 2 is broken: Input should be 'system'"),
-        ('{"messages": 5}', "line 2 is broken: 'int' object is not iterable"),
+        ('{"messages": [{"role": "judge", "content": "x"}]}', "line 2 is broken: its turn 1 has the role 'judge'"),
+        ('{"messages": 5}', "line 2 is broken: its messages is no list of turns"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, line: str, said: str) -> None:

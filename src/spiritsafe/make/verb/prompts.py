@@ -1,7 +1,7 @@
 """Where a making's prompts come from, by one string.
 
-FILE.jsonl         a `prompt`, `question`, `instruction` or `text`, or `messages`, a line; with a `question` and its
-                   `answer`, only correct answers of the teacher are kept
+FILE               .jsonl, .json, .csv and others, see `spiritsafe.prompt_files`; with an `answer` beside the question,
+                   only correct answers of the teacher are kept
 FILE.txt           a prompt a line
 self:NUM           the teacher writes them itself (Magpie, arXiv 2406.08464)
 task:FAMILY:NUM    verifiable tasks of a reasoning-gym family; only correct answers are kept
@@ -12,16 +12,20 @@ from pathlib import Path
 
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.make.verb.settings import MakeSettings, picked
-from spiritsafe.prompts import Prompt, file_prompts, synthesise, task_prompts
+from spiritsafe.prompt_files import ending_of
+from spiritsafe.prompts import Prompt, read_prompt_file, synthesise, task_prompts
 from spiritsafe.recipe import PromptsPart, TaskPart
 from spiritsafe.record import Exchange, Sampling, file_digest
 
-FORMS = "FILE.jsonl, FILE.txt, self:NUM or task:FAMILY:NUM"
+FORMS = "FILE.jsonl, FILE.json, FILE.csv, FILE.txt, self:NUM or task:FAMILY:NUM"
 Generate = Callable[[int, Sampling], list[Exchange]]
 
 
 def check_source(source: str, *, weights: bool) -> dict[str, str]:
-    """Digests of the files a source names. Raises `UsageError` where it is none, or asks too much of the teacher."""
+    """Digests of the files a source names.
+
+    Raises `UsageError` where it is none or asks too much of the teacher, `DataError` for a form of file not known.
+    """
     form, _, rest = source.partition(":")
     if form in ("self", "task") and rest:
         if not rest.rpartition(":")[2].isdecimal() or (form == "task") != (":" in rest):
@@ -32,13 +36,17 @@ def check_source(source: str, *, weights: bool) -> dict[str, str]:
         return {}
     if not Path(source).is_file():
         raise UsageError(f"--prompts {source or '(none)'}", "no such file", FORMS)
+    ending_of(Path(source))
     return {"prompts": file_digest(Path(source))}
 
 
-def read_prompts(settings: MakeSettings, share: float, generate: Generate) -> list[Prompt]:
+def read_prompts(
+    settings: MakeSettings, share: float, generate: Generate, *, say: Callable[[str], None] = lambda text: None
+) -> list[Prompt]:
     """All prompts, equal ones once, under the limit; a `share` of them, by their content, is held out.
 
-    `generate(n, sampling)` returns `n` exchanges of an open user turn. Raises `DataError`.
+    `generate(n, sampling)` returns `n` exchanges of an open user turn; `say` is told how a file was read. Raises
+    `DataError`.
     """
     source, seed = settings.prompts, settings.run.seed
     form, _, rest = source.partition(":")
@@ -50,7 +58,9 @@ def read_prompts(settings: MakeSettings, share: float, generate: Generate) -> li
         family, _, num_text = rest.rpartition(":")
         every = task_prompts([TaskPart(family=family, num=int(num_text), heldout_share=share)], seed=seed)
     else:
-        every = file_prompts(Path(source), heldout_share=share)
+        found = read_prompt_file(Path(source), heldout_share=share)
+        every = found.prompts
+        say(found.said)
     chosen = [every[i] for i in picked(len(every), settings.limit, seed=seed)]
     if not any(p.split == "train" for p in chosen):
         raise DataError(

@@ -124,10 +124,14 @@ def write_prompts(work: Work, entry: Entry) -> Done:
         return found
 
     compared = work.kind == "weights" or work.settings.method == "judged"
-    prompts = read_prompts(work.settings, work.settings.heldout.share if compared else 0.0, generate)
+    said: list[str] = []
+    share = work.settings.heldout.share if compared else 0.0
+    prompts = read_prompts(work.settings, share, generate, say=said.append)
+    for text in said:
+        work.show.say(text)
     path = work.path("prompts.jsonl")
     write_atomic(path, "".join(p.model_dump_json() + "\n" for p in prompts))
-    return Done((path,))
+    return Done((path,), notes={"read": said})
 
 
 def collect_answers(work: Work, entry: Entry) -> Done:

@@ -2,7 +2,7 @@
 
     semantic-entropy            entropy over meanings, in nats (Farquhar et al., Nature 630, 2024; arXiv 2302.09664)
     self-consistency            inconsistency: 1 less the support by other answers (SelfCheckGPT, arXiv 2303.08896)
-    semantic-entropy:FILE       of a file of prompts: FILE.jsonl, or a prompt a line
+    semantic-entropy:FILE       of a file of prompts, see `spiritsafe.prompt_files`
     semantic-entropy:TASK       of another task's prompts
 
 Without either, the questions are TruthfulQA's, asked as for its multiple choice. Both read the same answers, which are
@@ -13,10 +13,11 @@ from functools import partial
 from math import log
 from pathlib import Path
 
-from spiritsafe.errors import UsageError
+from spiritsafe.errors import DataError, UsageError
 from spiritsafe.measure.meaning import UNSURE, entropy, inconsistency, likeness
 from spiritsafe.measure.registry import find_task
 from spiritsafe.measure.task import Item, Task, Together
+from spiritsafe.prompt_files import ending_of
 from spiritsafe.prompts import file_prompts
 from spiritsafe.record import Sampling
 
@@ -59,6 +60,13 @@ def task(name: str) -> Task:
 
 
 def _is_file(name: str, rest: str) -> bool:
-    if Path(rest).suffix in (".jsonl", ".txt") and not Path(rest).is_file():
+    if Path(rest).suffix and not Path(rest).is_file() and _says_its_form(rest):
         raise UsageError(f"task {name}", f"no such file: {rest}", "name a file of prompts, or a task")
     return bool(rest) and Path(rest).is_file()
+
+
+def _says_its_form(rest: str) -> bool:
+    try:
+        return bool(ending_of(Path(rest)))
+    except DataError:
+        return False
