@@ -1,28 +1,35 @@
 """What stands between the wire and the model: whose key it is, what is asked, how much, and the log.
 
-Every exchange is in the log before its answer is complete at the client: a stream's last chunk is sent
-after it. A client that leaves does not stop its exchange from being answered and logged.
+Every exchange is in the log before its answer is complete at the client: a stream's last piece is sent
+after it. A client that leaves does not stop its exchange from being answered and logged. A request that the
+model cannot answer is refused alone, and logged with the reason.
 """
 
 import logging
+import re
 import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 
 from pydantic import ValidationError
 
-from spiritsafe.errors import EndpointError, RunError
-from spiritsafe.guard.batcher import Answered, Batcher
+from spiritsafe.errors import EndpointError, RunError, printable
+from spiritsafe.guard.batcher import Batcher, one_line
 from spiritsafe.guard.keys import Keys
+from spiritsafe.guard.log import Log, Unwritable
+from spiritsafe.guard.waiting import Answered
 from spiritsafe.guard.wire import ChatBody, Json, error_body, explain, messages_of, sampling_of
-from spiritsafe.models.base import Model, Request
-from spiritsafe.record import Exchange, append_jsonl, seed_of
+from spiritsafe.models.base import Model, Request, failed
+from spiritsafe.record import Exchange, seed_of
 
 LOGGER = logging.getLogger("spiritsafe.guard")
 OnChoice = Callable[[int, str], None]
+HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "5"}}
+CONTEXT = re.compile(r"context|too long|maximum.{0,20}length|too many tokens", re.IGNORECASE)
+# Addresses and whatever looks like a key: an upstream's words may hold the operator's.
+SECRETS = re.compile(r"\w+://\S+|(?i:bearer)\s+\S+|(?=\S*\d)[\w.+/=-]{16,}")
 
 
 class ApiError(Exception):
@@ -34,7 +41,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.body: Json = error_body(message, kind, param=param or None, code=code or None)
-        self.headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}}.get(status, {})
+        self.headers = HEADERS.get(status, {})
 
 
 class Gateway:
@@ -44,9 +51,19 @@ class Gateway:
     """
 
     def __init__(
-        self, model: Model, keys: Keys, batcher: Batcher, *, name: str, max_tokens: int, max_pending: int, logprobs: int
+        self,
+        model: Model,
+        keys: Keys,
+        batcher: Batcher,
+        log: Log,
+        *,
+        name: str,
+        max_tokens: int,
+        max_pending: int,
+        logprobs: int,
     ) -> None:
-        self.model, self.name, self.logprobs = model, name, logprobs
+        self.model, self.name, self.logprobs, self.log = model, name, logprobs, log
+        self.check: Callable[[Request], object] | None = getattr(model, "check", None)
         self._keys, self._batcher, self._max_tokens, self._max_pending = keys, batcher, max_tokens, max_pending
         self._pending: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -64,13 +81,12 @@ class Gateway:
     def body_of(self, data: bytes) -> ChatBody:
         """A validated request body. Raises `ApiError` 400, or 404 for another model's name."""
         try:
-            body = ChatBody.model_validate_json(data)
+            body = ChatBody.model_validate_json(data.removeprefix(b"\xef\xbb\xbf"))  # a byte order mark says nothing
         except ValidationError as error:
             message, param = explain(error.errors(include_url=False)[0])
             raise ApiError(400, message, param=param) from None
         if body.model != self.name:
-            what = f"The model '{body.model}' does not exist; this gateway serves '{self.name}'."
-            raise ApiError(404, what, param="model", code="model_not_found")
+            raise self.no_model(body.model)
         self._allow(body)
         return body
 
@@ -92,17 +108,39 @@ class Gateway:
     ) -> list[Future[Answered]]:
         """Queue an account's requests, with `top` candidates a token.
 
-        Raises `ApiError` 429 where the account waits for too many, 503 at shutdown.
+        Raises `ApiError` 400 for what the model cannot answer, 429 where the account waits for too many, 503 at
+        shutdown and while the log cannot be written.
         """
         self._admit(requests[0].account, len(requests))
+        submitted: list[Future[Answered]] = []
         try:
-            return [self._submit(index, request, on_choice, top) for index, request in enumerate(requests)]
-        except RunError as error:
+            self.log.check()
+            self._refuse(requests[0])
+            for index, request in enumerate(requests):
+                submitted.append(self._submit(index, request, on_choice, top))
+            return submitted
+        except Exception as error:
+            for _ in requests[len(submitted) :]:
+                self._release(requests[0].account)
             raise failure(error) from None
 
-    def close(self) -> None:
-        """Answer what is queued, then stop."""
-        self._batcher.close()
+    def close(self, bound_s: float | None = None) -> None:
+        """Answer what is queued, for so many seconds at most, then stop."""
+        self._batcher.close(bound_s)
+        self.log.close()
+
+    def no_model(self, name: str) -> ApiError:
+        """What is said of a model that is not the served one."""
+        what = f"The model '{printable(name[:100])}' does not exist; this gateway serves '{self.name}'."
+        return ApiError(404, what, param="model", code="model_not_found")
+
+    def _refuse(self, request: Request) -> None:
+        """Raises `ApiError` 400 for what the model says beforehand that it cannot answer, and logs it."""
+        reason = self.check(request) if self.check else None
+        if reason:
+            exchange = failed(self.model.address, self.model.digest, request, one_line(str(reason)), "request")
+            self.log.keep([exchange])
+            raise refusal(exchange)
 
     def _allow(self, body: ChatBody) -> None:
         """Raises `ApiError` 400 where more log-probabilities are wanted than this gateway gives."""
@@ -112,6 +150,8 @@ class Gateway:
             raise ApiError(400, "This gateway gives no log-probabilities.", param="logprobs", code="no_logprobs")
         if (body.top_logprobs or 0) > self.logprobs:
             raise ApiError(400, f"top_logprobs: at most {self.logprobs} here", param="top_logprobs")
+        if body.logprobs and not getattr(self.model, "gives_logprobs", True):
+            raise ApiError(400, "The model behind this gateway has none.", param="logprobs", code="no_logprobs")
 
     def _submit(self, index: int, request: Request, on_choice: OnChoice | None, top: int) -> Future[Answered]:
         on_piece = (lambda piece: on_choice(index, piece)) if on_choice else None
@@ -135,18 +175,30 @@ def failure(error: BaseException) -> ApiError:
     """What a client is told when the model or the log failed; the cause goes to the operator only."""
     if isinstance(error, ApiError):
         return error
-    LOGGER.error("%s: %s", type(error).__name__, error)
+    LOGGER.error("%s", printable(f"{type(error).__name__}: {error}"))
+    if isinstance(error, Unwritable):
+        what = f"The exchange log cannot be written ({error.what}); nothing is served until it can."
+        return ApiError(503, what, "server_error", code="log_unwritable")
     if isinstance(error, EndpointError | RunError):
         return ApiError(503, "The gateway cannot answer at the moment; try again later.", "server_error")
     return ApiError(500, "The model behind the gateway failed.", "server_error")
 
 
-def log_keeper(log: Path) -> Callable[[Sequence[Exchange]], None]:
-    """Append exchanges to a JSONL file."""
-    writing = threading.Lock()
+def refusal(exchange: Exchange) -> ApiError:
+    """What a client is told of a failed exchange, by who can mend it."""
+    if exchange.error_kind == "request":
+        if CONTEXT.search(exchange.error):
+            what = f"The prompt and the answer are longer than the model's context. ({_told(exchange.error)})"
+            return ApiError(400, what, param="messages", code="context_length_exceeded")
+        return ApiError(400, f"The model cannot answer this request: {_told(exchange.error)}", param="messages")
+    if exchange.error_kind == "filter":
+        what = "The provider's content filter refused the prompt."
+        return ApiError(400, what, param="messages", code="content_filter")
+    LOGGER.error("%s: %s", exchange.error_kind, printable(exchange.error))
+    if exchange.error_kind == "passing":
+        return ApiError(503, "The gateway cannot answer at the moment; try again later.", "server_error")
+    return ApiError(500, "The model behind the gateway failed.", "server_error")
 
-    def keep(exchanges: Sequence[Exchange]) -> None:
-        with writing:
-            append_jsonl(log, exchanges)
 
-    return keep
+def _told(reason: str) -> str:
+    return printable(SECRETS.sub("...", reason))[:300]

@@ -1,18 +1,26 @@
 """Serving an ASGI app: in a thread on loopback while a block runs, or in the foreground."""
 
+import asyncio
+import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from spiritsafe.errors import RunError
+from spiritsafe.guard.limits import Patient
 
 START_S = 10.0
+# What is open when a server is told to stop has so long to be answered; then so long to be read.
+DRAIN_S = 20.0
 GRACE_S = 5
+IDLE_S = 75  # load balancers use a connection again for a minute
 
 
 @contextmanager
@@ -33,10 +41,35 @@ def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
             thread.join()
 
 
-def serve_forever(app: ASGIApp, host: str, port: int) -> None:
-    """Serve until Ctrl-C, which is raised again as `KeyboardInterrupt`. Raises `RunError` where the port is in use."""
+def serve_forever(app: ASGIApp, host: str, port: int, *, idle_s: int = IDLE_S) -> None:
+    """Serve until a signal. Ctrl-C is raised again as `KeyboardInterrupt`, SIGTERM as `SystemExit(0)`.
+
+    An idle connection is closed after `idle_s` seconds. Raises `RunError` where the port is in use.
+    """
     with closing(_bound(host, port)) as listener:
-        _server(app).run([listener])
+        before = signal.signal(signal.SIGTERM, _end)
+        try:
+            _server(app, idle_s).run([listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Server(uvicorn.Server):
+    """A server that lets the app finish what is open before it closes connections."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        drain = getattr(getattr(self.config.app, "state", None), "drain", None)
+        if drain is not None:
+            for connection in list(self.server_state.connections):
+                connection.shutdown()
+            await asyncio.get_running_loop().run_in_executor(None, drain, DRAIN_S)
+        await super().shutdown(sockets)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -60,18 +93,19 @@ def _bound(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _server(app: ASGIApp) -> uvicorn.Server:
-    return uvicorn.Server(
+def _server(app: ASGIApp, idle_s: int = IDLE_S) -> uvicorn.Server:
+    return _Server(
         uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=Patient,
             ws="none",
             lifespan="on",
             log_level="warning",
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=idle_s,
             timeout_graceful_shutdown=GRACE_S,
         )
     )

@@ -1,19 +1,34 @@
 """OpenAI's wire format of chat completions: what comes in, what goes out. No behaviour.
 
-Unknown fields of a request are ignored, known ones validated. Tools, images and audio are not covered.
+A field that would change the answer and is not obeyed is refused by its name; other unknown fields are ignored.
+Tools, images and audio are not served; tool calls and their results in a history are read as text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from spiritsafe.guard.batcher import Answered
+from spiritsafe.guard.waiting import Answered
 from spiritsafe.record import Exchange, Message, Sampling
 
 Json = dict[str, Any]
 Stop = Annotated[str, Field(min_length=1)]
+
+
+def _unless(*neutral: Any) -> Callable[[Any], Any]:
+    """Accepts only values under which a field changes nothing: what is not obeyed is not taken either."""
+
+    def check(value: Any) -> Any:
+        if not any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in neutral):
+            raise ValueError("is not served here; leave it out")
+        return value
+
+    return check
+
+
+Nothing = Annotated[Any, AfterValidator(_unless(None))]
 
 
 @dataclass(frozen=True)
@@ -38,17 +53,60 @@ class TextPart(Wire):
     text: str
 
 
-class WireMessage(Wire):
-    """One turn; `developer` is OpenAI's newer word for `system`."""
+class CalledFunction(Wire):
+    """What a tool call in a history names."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    name: str
+    arguments: str = ""
+
+
+class ToolCall(Wire):
+    """A tool call in a history; it is passed on as text."""
+
+    function: CalledFunction
+
+
+def _served(value: Any) -> Any:
+    """A message's content if it is text; what is not served is refused by its name."""
+    if value is not None and not isinstance(value, str | list):
+        raise ValueError("is neither text nor a list of parts")
+    for part in value if isinstance(value, list) else ():
+        kind = str(part.get("type", "")) if isinstance(part, dict) else ""
+        named = next((many for word, many in KINDS.items() if word in kind), "")
+        if named:
+            raise ValueError(f"{named} are not served, only text")
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise ValueError("holds a part that is no text")
+    return value
+
+
+KINDS = {"image": "images", "audio": "audio parts", "file": "files", "video": "videos"}
+
+
+class WireMessage(Wire):
+    """One turn; `developer` is OpenAI's newer word for `system`. An assistant's may be without text."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[str | list[TextPart] | None, BeforeValidator(_served)] = None
+    refusal: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    audio: Nothing = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise ValueError(f"content: a turn of role {self.role} needs text")
+        return self
 
 
 class StreamOptions(Wire):
     """What a stream tells at its end."""
 
     include_usage: bool = False
+
+
+def _seed(value: Any) -> Any:
+    return None if value == -1 else value  # what several clients send for any seed
 
 
 def _stops(value: Any) -> Any:
@@ -65,17 +123,42 @@ class ChatBody(Wire):
     max_tokens: int | None = Field(default=None, ge=1, le=32768)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=32768)
     stop: Annotated[Annotated[list[Stop], Field(max_length=4)] | None, BeforeValidator(_stops)] = None
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seed: Annotated[Annotated[int, Field(ge=0, lt=2**63)] | None, BeforeValidator(_seed)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=64)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=254)
+    tools: Annotated[Any, AfterValidator(_unless(None, []))] = None
+    tool_choice: Annotated[Any, AfterValidator(_unless(None, "none", "auto"))] = None
+    functions: Annotated[Any, AfterValidator(_unless(None, []))] = None
+    function_call: Annotated[Any, AfterValidator(_unless(None, "none", "auto"))] = None
+    response_format: Annotated[Any, AfterValidator(_unless(None, {"type": "text"}))] = None
+    modalities: Annotated[Any, AfterValidator(_unless(None, [], ["text"]))] = None
+    audio: Nothing = None
+    web_search_options: Nothing = None
+    logit_bias: Annotated[Any, AfterValidator(_unless(None, {}))] = None
+    frequency_penalty: Annotated[Any, AfterValidator(_unless(None, 0))] = None
+    presence_penalty: Annotated[Any, AfterValidator(_unless(None, 0))] = None
+    repetition_penalty: Annotated[Any, AfterValidator(_unless(None, 1))] = None
+    top_k: Annotated[Any, AfterValidator(_unless(None, 0, -1))] = None
+    min_p: Annotated[Any, AfterValidator(_unless(None, 0))] = None
+    min_tokens: Annotated[Any, AfterValidator(_unless(None, 0))] = None
+    reasoning_effort: Annotated[Any, AfterValidator(_unless(None, "none"))] = None
+    verbosity: Annotated[Any, AfterValidator(_unless(None, "medium"))] = None
+    thinking: Annotated[Any, AfterValidator(_unless(None, {"type": "disabled"}))] = None
+    chat_template_kwargs: Annotated[Any, AfterValidator(_unless(None, {}))] = None
+    structured_outputs: Nothing = None
+    guided_json: Nothing = None
+    guided_regex: Nothing = None
+    guided_choice: Nothing = None
+    guided_grammar: Nothing = None
+    ignore_eos: Annotated[Any, AfterValidator(_unless(None, False))] = None
 
 
 def messages_of(body: ChatBody) -> tuple[Message, ...]:
     """The prompt as records."""
-    return tuple(Message(role=_role(message.role), content=_text(message.content)) for message in body.messages)
+    return tuple(Message(role=_role(message.role), content=_said(message)) for message in body.messages)
 
 
 def sampling_of(body: ChatBody, *, max_tokens: int, seed: int) -> Sampling:
@@ -155,11 +238,15 @@ def model_list(name: str, created_at_s: float) -> Json:
 def explain(error: Mapping[str, Any]) -> tuple[str, str]:
     """A pydantic error as (message, param)."""
     param = ".".join(str(part) for part in error["loc"])
-    return f"{param or 'body'}: {error['msg']}", param
+    said = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "value_error" and said.startswith("content: "):
+        param, said = f"{param}.content", said.removeprefix("content: ")
+    return f"{param or 'body'}: {said}", param
 
 
 def _token(id_: int, logprob: float) -> Json:
-    return {"token": f"token_id:{id_}", "logprob": logprob, "bytes": None}
+    # OpenAI's own word for a token that cannot be; JSON has no infinity.
+    return {"token": f"token_id:{id_}", "logprob": max(logprob, -9999.0), "bytes": None}
 
 
 def _head(head: Head, kind: str) -> Json:
@@ -170,5 +257,8 @@ def _role(role: str) -> Any:
     return "system" if role == "developer" else role
 
 
-def _text(content: str | Sequence[TextPart]) -> str:
-    return content if isinstance(content, str) else "".join(part.text for part in content)
+def _said(message: WireMessage) -> str:
+    """All text of a turn: its content, its refusal, and tools that it called as `NAME(ARGUMENTS)`."""
+    content = message.content if isinstance(message.content, str) else "".join(p.text for p in message.content or ())
+    called = [f"{call.function.name}({call.function.arguments})" for call in message.tool_calls or ()]
+    return "\n".join(part for part in (content, message.refusal, *called) if part)

@@ -44,7 +44,11 @@ OnText = Callable[[int, str], None]
 
 @runtime_checkable
 class Model(Protocol):
-    """A model behind any address."""
+    """A model behind any address.
+
+    It may say more of itself: `threads` that may call it at once (one, if it does not say); `alone`, if it gains
+    nothing from many requests in one call; `gives_logprobs`; and `check(request)`, why it could not answer.
+    """
 
     address: str
     digest: str

@@ -35,6 +35,8 @@ FORM = "e.g. openai:my-model@http://127.0.0.1:8000/v1"
 class EndpointModel:
     """A model behind HTTP; `batch` requests are under way at once."""
 
+    alone, gives_logprobs = True, False
+
     def __init__(self, address: str, name: str, url: str, *, batch: int = 16, options: Options | None = None) -> None:
         self.address, self.name, self.url, self.batch = address, name, url.rstrip("/"), batch
         self.options = options or Options()
@@ -43,6 +45,11 @@ class EndpointModel:
         self._server = Server(self.url)
         self._parameters = Parameters(options_of(host_of(self._server.url), name, self.options))
         self._check_served()
+
+    @property
+    def threads(self) -> int:
+        """How many threads may call it at once."""
+        return self.batch
 
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None

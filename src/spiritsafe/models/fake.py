@@ -62,9 +62,12 @@ class Unigram:
 class FakeModel:
     """A model that writes by rule; `unigram` is its distribution where it has one."""
 
+    threads, alone = 64, True
+
     def __init__(self, address: str, write: Write, unigram: Unigram | None = None) -> None:
         self.address, self.digest = address, digest_of(address)
         self._write, self._unigram = write, unigram
+        self.gives_logprobs = unigram is not None
 
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
