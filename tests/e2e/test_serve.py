@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,6 +100,41 @@ def test_every_answer_is_logged_with_its_account(gateway: Running) -> None:
 
 def test_a_key_is_in_no_file(gateway: Running) -> None:
     assert all(gateway.key.encode() not in f.read_bytes() for f in gateway.home.iterdir())
+
+
+def test_a_second_gateway_on_one_home_is_refused(gateway: Running, workspace: Workspace) -> None:
+    said = workspace.refused(1, "serve", "fake:echo", "--home", "cellar", "--port", "0")
+    assert said.startswith("cellar: is in use by another process; one gateway serves a home")
+
+
+def test_people_s_words_and_keys_are_their_owners_alone(gateway: Running) -> None:
+    curl(gateway)
+    assert stat.S_IMODE(gateway.home.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in gateway.home.iterdir()} == {0o600}
+
+
+def test_keys_are_listed_and_revoked_while_the_gateway_runs(gateway: Running, workspace: Workspace) -> None:
+    key = workspace.call("serve", "fake:echo", "--home", "cellar", "--new-key", "mallory").out.strip()
+    headers = {"authorization": f"Bearer {key}"}
+    assert httpx2.get(f"{gateway.url}/models", headers=headers, trust_env=False).status_code == 200
+    assert workspace.call("keys", "revoke", "mallory", "--home", "cellar").out == "revoked: 1\n"
+    assert httpx2.get(f"{gateway.url}/models", headers=headers, trust_env=False).status_code == 401
+    listed = workspace.call("keys", "list", "--home", "cellar").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["alice", "mallory"]
+    assert [", revoked 20" in line for line in listed] == [False, True]
+    assert key not in "".join(listed)
+    rows = json.loads(workspace.call("keys", "list", "--home", "cellar", "--json").out)
+    assert [row["revoked_at_s"] is None for row in rows] == [True, False]
+    assert workspace.refused(1, "keys", "revoke", "nobody", "--home", "cellar").startswith(
+        "cellar: account 'nobody' has no valid key"
+    )
+    assert workspace.refused(1, "keys", "list", "--home", "elsewhere").startswith("elsewhere/keys.sqlite: no such file")
+
+
+@pytest.mark.parametrize("name", ["", " ", "bad\nname"])
+def test_a_key_needs_an_account_with_a_name(workspace: Workspace, name: str) -> None:
+    assert workspace.refused(1, "serve", "fake:echo", "--home", "none", "--new-key", name).startswith("--new-key: ")
+    assert not workspace.path("none").exists()
 
 
 def test_ctrl_c_ends_it(gateway: Running) -> None:

@@ -1,5 +1,6 @@
 """A real gateway on loopback with fake models, and the official client."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -44,7 +45,8 @@ class FailingModel:
     ) -> list[Exchange]:
         """Stream, then fail."""
         if on_text and self.streamed:
-            on_text(0, self.streamed)
+            for piece in re.findall(r"\S+ ?", self.streamed):
+                on_text(0, piece)
         raise self.error
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
@@ -60,7 +62,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start a gateway: `serve("fake:echo", max_pending=1)`."""
     with ExitStack() as stack:
 
-        def start(model: str | Model, log_path: Path = tmp_path / "log.jsonl", **options: float) -> Served:
+        def start(model: str | Model, log_path: Path = tmp_path / "log.jsonl", **options: object) -> Served:
             opened = open_model(model) if isinstance(model, str) else model
             keys = Keys(tmp_path / "keys.db")
             key = keys.create("alice")

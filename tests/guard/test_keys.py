@@ -39,6 +39,7 @@ def test_only_the_owner_may_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "keys.db"
     Keys(path).create("alice")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
 def test_threads_share_the_file(tmp_path: Path) -> None:
@@ -80,9 +81,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         Keys(tmp_path / "file" / "keys.db")
 
 
-def test_an_account_needs_a_name(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="needs a name"):
-        Keys(tmp_path / "keys.db").create("")
+@pytest.mark.parametrize("name", ["", "  ", "bad\nname", " alice", "bell\x07", "x" * 101, "rtl\u202e"])
+def test_an_account_needs_a_name_that_can_be_shown(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="needs a name" if not name.strip() else "is no account's name"):
+        Keys(tmp_path / "keys.db").create(name)
+
+
+def test_a_file_that_is_deleted_is_not_made_again_for_all_to_read(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.db")
+    key = keys.create("alice")
+    keys.path.unlink()
+    with pytest.raises(RunError, match=r"keys\.db: unable to open"):
+        keys.lookup(key)
+    assert not keys.path.exists()
 
 
 def test_a_renewed_key_ends_the_old_one(tmp_path: Path) -> None:

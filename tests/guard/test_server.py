@@ -5,9 +5,14 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from urllib.request import urlopen
 
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -15,6 +20,7 @@ from starlette.routing import Route
 
 from spiritsafe.errors import RunError
 from spiritsafe.guard.server import serve_forever, serving
+from spiritsafe.record import Exchange, read_jsonl
 
 APP = Starlette(routes=[Route("/", lambda request: PlainTextResponse("here"))])
 
@@ -75,3 +81,54 @@ def test_ctrl_c_ends_a_server_in_the_foreground_as_a_keyboard_interrupt() -> Non
         assert process.stdout.readline() == "up\n"
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=20)[0] == "interrupted\n"
+
+
+TERMINATED = """
+import sys
+from pathlib import Path
+from spiritsafe.guard import server
+from spiritsafe.guard.app import create_app
+from spiritsafe.guard.keys import Keys
+from spiritsafe.models import open_model
+server.DRAIN_S = float(sys.argv[3])
+keys = Keys(Path(sys.argv[1]) / "keys")
+print(keys.create("alice"), flush=True)
+app = create_app(open_model("fake:slow=3"), keys=keys, log=Path(sys.argv[1]) / "log.jsonl", name="m")
+server.serve_forever(app, "127.0.0.1", int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize(("drain_s", "ends"), [(15.0, "data: [DONE]"), (0.1, "shutting down")])
+def test_sigterm_answers_what_is_open_for_a_while_and_ends_with_no_word(
+    tmp_path: Path, drain_s: float, ends: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+    words = [sys.executable, "-c", TERMINATED, str(tmp_path), str(port), str(drain_s)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        key = process.stdout.readline().strip()
+        up(port)
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(
+                httpx2.post, f"http://127.0.0.1:{port}/v1/chat/completions", json=body, timeout=20, trust_env=False,
+                headers={"authorization": f"Bearer {key}"},
+            )  # fmt: skip
+            time.sleep(1.5)  # it is under way then
+            process.send_signal(signal.SIGTERM)
+            said = process.communicate(timeout=20)[1]
+            assert (asked.result().status_code == 200) == (ends == "data: [DONE]")
+    assert process.returncode == 0
+    assert "Traceback" not in said
+    [logged] = read_jsonl(tmp_path / "log.jsonl", Exchange)
+    assert (logged.account, logged.error_kind) == ("alice", "" if ends == "data: [DONE]" else "passing")
+
+
+def up(port: int) -> None:
+    """Wait until somebody listens."""
+    for _ in range(400):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    raise AssertionError("nobody listens")

@@ -1,15 +1,20 @@
 """Streaming, with the official client and with curl."""
 
+import asyncio
 import json
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
 from spiritsafe.errors import ModelError
+from spiritsafe.guard.stream import MOST_PIECES, Event, Events
+from spiritsafe.record import sent_text
 from tests.guard.conftest import FailingModel, Serve, Served
 
 
@@ -64,14 +69,73 @@ def test_a_stopped_answer_never_streams(serve: Serve) -> None:
     assert chunks[-1].choices[0].finish_reason == "content_filter"
 
 
+BOTH = """
+name = "both"
+check = "both"
+decide = "stages"
+refusal = "No."
+rules.w = { phrases = ["dynamite"], on = "both" }
+"""
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_is_stopped_for_the_answer_is_never_sent_and_the_log_has_what_was(
+    serve: Serve, tmp_path: Path, n: int
+) -> None:
+    (tmp_path / "both.toml").write_text(BOTH)
+    served = serve(f"guarded:{tmp_path}/both.toml+fake:fixed=Take some dynamite and run.")
+    chunks = stream(served, "hello", n=n)
+    assert [text_of(chunks, index) for index in range(n)] == ["No."] * n
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason] == [
+        "content_filter"
+    ] * n
+    assert [sent_text(exchange) for exchange in served.log()] == ["No."] * n
+
+
+def test_in_shadow_nothing_is_held(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "both.toml").write_text(BOTH)
+    served = serve(f"guarded:{tmp_path}/both.toml@shadow+fake:fixed=Take some dynamite.")
+    chunks = stream(served, "hello")
+    assert [c.choices[0].delta.content for c in chunks if c.choices[0].delta.content] == ["Take ", "some ", "dynamite."]
+    assert served.log()[0].flags == ("flagged:w", "shadow")
+
+
+def test_a_stream_that_has_nothing_to_say_yet_shows_signs_of_life(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spiritsafe.guard.stream.FIRST_S", 0.1)
+    monkeypatch.setattr("spiritsafe.guard.stream.ALIVE_S", 0.2)
+    served = serve("fake:slow=0.9")
+    assert text_of(stream(served, "one two")) == "one two"
+    body = {"model": "served", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    headers = {"authorization": f"Bearer {served.key}"}
+    answer = httpx2.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, trust_env=False)
+    assert 2 <= answer.text.count("\n: \n") + answer.text.startswith(": ") <= 5
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+def test_pieces_that_wait_for_a_slow_reader_are_joined() -> None:
+    async def wait() -> list[Event]:
+        events = Events()
+        for k in range(1000):
+            events._add(0, f"{k} ")
+        return list(events._events)
+
+    found = asyncio.run(wait())
+    assert len(found) == MOST_PIECES
+    assert "".join(str(piece) for _, piece in found) == "".join(f"{k} " for k in range(1000))
+
+
 def test_a_model_that_fails_before_its_first_word_gives_a_status(serve: Serve) -> None:
     with pytest.raises(openai.InternalServerError):
         stream(serve(FailingModel(ModelError("x", "broken"))), "one")
 
 
 def test_a_model_that_fails_on_the_way_gives_an_error_in_the_stream(serve: Serve) -> None:
+    served = serve(FailingModel(ModelError("x", "broken"), streamed="half of it"))
     with pytest.raises(openai.APIError, match="The model behind the gateway failed"):
-        stream(serve(FailingModel(ModelError("x", "broken"), streamed="half")), "one")
+        stream(served, "one")
+    assert [exchange.sent for exchange in served.log()] == ["half of "]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

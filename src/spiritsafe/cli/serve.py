@@ -1,11 +1,14 @@
-"""The verbs of serving: serve, watch."""
+"""The verbs of serving: serve, keys, watch."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from spiritsafe.cli.shared import AsJson, KeyEnv, app, bind_keys, print_verdicts
+
+Home = Annotated[Path, typer.Option(help="Where keys and the exchange log live.")]
+KEY_FILE = "keys.sqlite"
 
 
 @app.command()
@@ -20,33 +23,88 @@ def serve(
     logprobs: Annotated[
         int, typer.Option(min=0, max=254, help="Candidates a token that clients may have with log-probabilities.")
     ] = 0,
-    home: Annotated[Path, typer.Option(help="Where keys and the exchange log live.")] = Path("gateway"),
-    new_key: Annotated[str, typer.Option("--new-key", help="Create a key for this account, print it, stop.")] = "",
+    home: Home = Path("gateway"),
+    new_key: Annotated[
+        str | None, typer.Option("--new-key", help="Create a key for this account, print it, stop.")
+    ] = None,
     key_env: KeyEnv = None,
+    max_tokens: Annotated[int, typer.Option(min=1, max=32768, help="An answer's tokens if a client names none.")] = 256,
+    max_body: Annotated[int, typer.Option(min=1024, help="A request's body in bytes, at most.")] = 1 << 20,
+    idle: Annotated[int, typer.Option(min=1, help="Seconds after which an idle connection is closed.")] = 75,
+    cors: Annotated[
+        list[str] | None, typer.Option(help="An origin whose pages may ask from a browser; repeat for more.")
+    ] = None,
 ) -> None:
     """Serve a model through the OpenAI-compatible gateway; every exchange is logged with its account."""
-    from spiritsafe.guard.keys import Keys
+    from spiritsafe.guard.keys import Keys, check_account
 
-    if new_key:
-        typer.echo(Keys(home / "keys.sqlite").create(new_key))
+    if new_key is not None:
+        check_account(new_key, "--new-key")
+        typer.echo(Keys(home / KEY_FILE).create(new_key))
         return
+    from spiritsafe.errors import printable
     from spiritsafe.guard.app import create_app
     from spiritsafe.guard.server import serve_forever
+    from spiritsafe.locks import claimed
     from spiritsafe.models import open_model
     from spiritsafe.progress import Show, warn
     from spiritsafe.record import repair_jsonl
 
     bind_keys(key_env, [model])
-    address, batch = _served(model, policy)
-    opened_model = open_model(address, batch=batch)
-    keys, log = Keys(home / "keys.sqlite"), home / "exchanges.jsonl"
-    if warning := repair_jsonl(log):
-        warn(warning)
-    if not keys.list():
-        warn(f"no account has a key yet; create one: spiritsafe serve {model} --home {home} --new-key NAME")
-    served = name or address.rpartition("+")[2].rpartition("/")[2]
-    Show().say(f"serving {served} at http://{host}:{port}/v1, log {log}")
-    serve_forever(create_app(opened_model, keys=keys, log=log, name=served, logprobs=logprobs), host, port)
+    with claimed(home, "one gateway serves a home: stop that one, or choose another --home"):
+        address, batch = _served(model, policy)
+        opened_model = open_model(address, batch=batch)
+        keys, log = Keys(home / KEY_FILE), home / "exchanges.jsonl"
+        if warning := repair_jsonl(log):
+            warn(warning)
+        if not keys.list():
+            warn(f"no account has a key yet; create one: spiritsafe serve {model} --home {home} --new-key NAME")
+        if not _is_loopback(host):
+            warn(f"{host} is open to others without TLS: keys and texts can be read on the way; put a proxy before it")
+        served = name or address.rpartition("+")[2].rpartition("/")[2]
+        app = create_app(
+            opened_model, keys=keys, log=log, name=served, logprobs=logprobs, max_tokens=max_tokens,
+            max_body_bytes=max_body, origins=cors or (),
+        )  # fmt: skip
+        Show().say(printable(f"serving {served} at http://{host}:{port}/v1, log {log}"))
+        serve_forever(app, host, port, idle_s=idle)
+
+
+keys = typer.Typer(no_args_is_help=True, help="The keys of a gateway; `serve --new-key NAME` creates one.")
+app.add_typer(keys, name="keys")
+
+
+@keys.command(name="list")
+def list_keys(home: Home = Path("gateway"), as_json: AsJson = False) -> None:
+    """All keys, oldest first: whose, since when, and until when. The keys themselves are nowhere."""
+    import json
+    from datetime import UTC, datetime
+
+    from spiritsafe.errors import printable
+
+    rows = _keys(home).list()
+    if as_json:
+        typer.echo(json.dumps([vars(row) for row in rows], indent=1))
+        return
+    for row in rows:
+        since, until = (
+            datetime.fromtimestamp(time_s, UTC).isoformat(timespec="seconds") if time_s else ""
+            for time_s in (row.created_at_s, row.revoked_at_s)
+        )
+        typer.echo(printable(f"{row.account}  since {since}{f', revoked {until}' if until else ''}"))
+
+
+@keys.command(name="revoke")
+def revoke_keys(
+    account: Annotated[str, typer.Argument(help="The account whose keys end at once.")], home: Home = Path("gateway")
+) -> None:
+    """Revoke all keys of an account, also of a gateway that runs."""
+    from spiritsafe.errors import DataError
+
+    num = _keys(home).revoke(account)
+    if not num:
+        raise DataError(str(home), f"account {account!r} has no valid key", "spiritsafe keys list shows all")
+    typer.echo(f"revoked: {num}")
 
 
 @app.command()
@@ -70,6 +128,24 @@ def watch(
     others = [a for a in dict.fromkeys(e.account for e in log) if a not in calibration]
     found = watch_accounts(log, judged=judged or others, calibration=calibration, feature=feature, alpha=alpha, seed=0)
     print_verdicts(found, as_json=as_json)
+
+
+def _keys(home: Path) -> Any:
+    from spiritsafe.errors import DataError
+    from spiritsafe.guard.keys import Keys
+
+    if not (home / KEY_FILE).is_file():
+        raise DataError(str(home / KEY_FILE), "no such file", "name the gateway's folder with --home")
+    return Keys(home / KEY_FILE)
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _served(model: str, policy: str) -> tuple[str, int]:

@@ -6,10 +6,11 @@
     guarded:./my.toml~openai:NAME@URL+./dir    a policy file, read anew when it changes; another reviewer
 
 POLICY is a shipped name or a path; neither POLICY nor REVIEWER may hold a `+`, nor POLICY a `~` or an `@`.
-Text of an unflagged query streams as it grows, that of a flagged one only once it is decided. What is stopped
-for the answer was streamed by then: it is retracted, `finish_reason` says so and the refusal comes after it.
+Text of an unflagged query streams as it grows. That of a flagged one, and all text if the policy reads answers,
+is held until it is decided: what is stopped is never sent. In shadow nothing is held.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,12 +18,16 @@ from functools import partial
 from typing import Any, cast, get_args
 
 from spiritsafe.errors import UsageError
+from spiritsafe.guard.batcher import way_of
 from spiritsafe.guard.control import Control, Decision
 from spiritsafe.guard.policy import Check, Policy, PolicySource, checking
 from spiritsafe.guard.stages import stages_of
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id
 from spiritsafe.record import Exchange, digest_of
+
+# The stages keep working memory of their own: one thread reads at a time.
+READING = threading.Lock()
 
 
 class GuardedModel:
@@ -36,8 +41,30 @@ class GuardedModel:
         self, address: str, inner: Model, policy: Policy | Callable[[], Policy], reviewer: Model | None
     ) -> None:
         self.address, self.inner, self.reviewer = address, inner, reviewer
+        self._aside = _Aside(reviewer) if reviewer else None
         self._now: Callable[[], Policy] = (lambda: policy) if isinstance(policy, Policy) else policy
         self.digest = self._digest(self.policy)
+
+    @property
+    def threads(self) -> int:
+        """How many threads may call it at once: as many as the guarded model says."""
+        return way_of(self.inner).threads
+
+    @property
+    def alone(self) -> bool:
+        """Whether it gains nothing from many requests in one call."""
+        return way_of(self.inner).alone
+
+    @property
+    def gives_logprobs(self) -> bool:
+        """Whether the guarded model says that it has log-probabilities, or does not say."""
+        return bool(getattr(self.inner, "gives_logprobs", True))
+
+    @property
+    def check(self) -> Callable[[Request], object] | None:
+        """Why the guarded model could not answer a request, if it can say that."""
+        check: Callable[[Request], object] | None = getattr(self.inner, "check", None)
+        return check
 
     @property
     def policy(self) -> Policy:
@@ -53,18 +80,27 @@ class GuardedModel:
         answer was there, `retracted`; `shadow` where a policy in shadow would have stopped.
         """
         policy = self.policy
-        control = Control(policy, self.reviewer if policy.decide == "reviewer" else None)
-        looks = control.look_in([request.messages for request in requests])
+        digest = self._digest(policy)
+        control = Control(policy, self._aside if policy.decide == "reviewer" else None)
+        with READING:
+            looks = control.look_in([request.messages for request in requests])
         asked = [i for i, look in enumerate(looks) if not control.settles(look)]
-        held = [look.action != "pass" and not policy.shadow for look in looks]
+        reads_answers = policy.check != "input"
+        held = [(look.action != "pass" or reads_answers) and not policy.shadow for look in looks]
         answers = self.inner.generate([requests[i] for i in asked], on_text=_unless_held(asked, held, on_text))
         inner = dict(zip(asked, answers, strict=True))
         found = [inner.get(i) or self._unasked(request) for i, request in enumerate(requests)]
-        decisions = control.decide(found, looks)
-        self.digest = self._digest(policy)
-        exchanges = [self._decided(policy, *each) for each in zip(requests, found, decisions, strict=True)]
+        answered = [i for i, exchange in enumerate(found) if not exchange.error_kind]
+        with READING:
+            decisions = control.decide([found[i] for i in answered], [looks[i] for i in answered])
+        decided = dict(zip(answered, decisions, strict=True))
+        self.digest = digest
+        exchanges = [
+            self._decided(policy, digest, request, found[i], decided.get(i, Decision()))
+            for i, request in enumerate(requests)
+        ]
         for index, exchange in enumerate(exchanges):
-            if on_text and held[index]:
+            if on_text and held[index] and not exchange.error_kind:
                 on_text(index, exchange.answer)
             if on_exchange:
                 on_exchange(exchange)
@@ -84,12 +120,14 @@ class GuardedModel:
             open_turn=request.open_turn, sampling=request.sampling, answer="", started_at_s=time.time(),
         )  # fmt: skip
 
-    def _decided(self, policy: Policy, request: Request, exchange: Exchange, decision: Decision) -> Exchange:
+    def _decided(
+        self, policy: Policy, digest: str, request: Request, exchange: Exchange, decision: Decision
+    ) -> Exchange:
         asked = replace(request, sampling=exchange.sampling)
         update: dict[str, Any] = {
-            "id": exchange_id(self.digest, asked),
+            "id": exchange_id(digest, asked),
             "model": self.address,
-            "model_digest": self.digest,
+            "model_digest": digest,
             "elapsed_s": exchange.elapsed_s + sum(seconds for _, seconds in decision.elapsed_s),
             "cost_usd": exchange.cost_usd + decision.cost_usd,
             "flags": (*exchange.flags, *decision.flags),
@@ -98,6 +136,27 @@ class GuardedModel:
             update |= {"answer": policy.refusal, "finish_reason": "content_filter"}
             update |= {"token_ids": None, "logprobs": None}
         return exchange.model_copy(update=update)
+
+
+class _Aside:
+    """A reviewer that is asked while others read, by as many threads as may call it."""
+
+    def __init__(self, reviewer: Model) -> None:
+        self.address, self.digest, self._reviewer = reviewer.address, reviewer.digest, reviewer
+        self._free = threading.Semaphore(way_of(reviewer).threads)
+
+    def generate(
+        self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
+    ) -> list[Exchange]:
+        READING.release()
+        try:
+            with self._free:
+                return self._reviewer.generate(requests, on_exchange=on_exchange, on_text=on_text)
+        finally:
+            READING.acquire()
+
+    def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
+        return self._reviewer.score(exchanges, top_k=top_k)
 
 
 def open_guarded(address: str, rest: str, batch: int) -> GuardedModel:

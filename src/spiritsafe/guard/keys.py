@@ -16,6 +16,7 @@ from pathlib import Path
 
 from spiritsafe.errors import DataError, RunError, writing
 
+MOST_NAME = 100
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
     hash TEXT PRIMARY KEY, account TEXT NOT NULL, created_at_s REAL NOT NULL, revoked_at_s REAL
@@ -38,7 +39,7 @@ class Keys:
     def __init__(self, path: Path) -> None:
         self.path = path
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             path.chmod(0o600)
         with self._connection() as db:
@@ -47,8 +48,7 @@ class Keys:
 
     def create(self, account: str) -> str:
         """A new key for an account, which may have several; it cannot be read again."""
-        if not account:
-            raise DataError(str(self.path), "an account needs a name")
+        check_account(account, str(self.path))
         key = f"ss-{secrets.token_urlsafe(32)}"
         with self._connection() as db:
             db.execute("INSERT INTO keys VALUES (?, ?, ?, NULL)", (_hash(key), account, time.time()))
@@ -82,12 +82,24 @@ class Keys:
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, timeout=10)) as db, db:
+            # `rw`: a file that was deleted is not made again, which anybody could read then.
+            address = f"{self.path.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(address, timeout=10, uri=True)) as db, db:
                 yield db
         except sqlite3.OperationalError as error:
             raise RunError(str(self.path), str(error), "check that you may write this file and its directory") from None
         except sqlite3.DatabaseError as error:
             raise DataError(str(self.path), str(error), "move it away and create new keys") from None
+
+
+def check_account(name: str, where: str) -> None:
+    """Raises `DataError` for a name that a list or a log could not show: empty, with blanks around, with controls."""
+    if not name.strip():
+        raise DataError(where, "an account needs a name")
+    if name != name.strip() or not name.isprintable() or len(name) > MOST_NAME:
+        raise DataError(
+            where, f"{name[:MOST_NAME]!r} is no account's name", "printable, no blanks around, 100 characters"
+        )
 
 
 def _hash(key: str) -> str:

@@ -4,9 +4,11 @@ A spare file beside the log keeps as much disk as the texts under way need. If t
 so that they can still be logged; until there is room for it again, nothing more is taken on.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from spiritsafe.locks import locked
 from spiritsafe.models.base import Request, failed
 from spiritsafe.record import Exchange, append_jsonl
 
+LOGGER = logging.getLogger("spiritsafe.guard")
 LINE_BYTES = 2048  # what a line has beside its texts, generously
 STEP_BYTES = 65_536  # the spare file grows by so much, so that most requests write nothing to it
 
@@ -27,7 +30,7 @@ class Log:
     """Appends exchanges to a JSONL file, from any thread."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self._spare = path, path.with_name(f".{path.name}.spare")
+        self.path, self._spare = path, path.with_name(f".{path.name}.spare.tmp")
         self._lock = threading.Lock()
         self._reserved = self._room = 0
         self._owed: list[Exchange] = []
@@ -67,11 +70,15 @@ class Log:
                 return
 
     def close(self) -> None:
-        """Give up the spare file, and write what is owed."""
+        """Give up the spare file, and write what is owed; says so if even now it cannot."""
         with self._lock:
             self._give_up()
-            if self._owed:
+            if not self._owed:
+                return
+            try:
                 self._write([])
+            except Unwritable as error:
+                LOGGER.error("%d exchanges that were sent in part are not in the log: %s", len(self._owed), error)
 
     def _write(self, exchanges: Sequence[Exchange]) -> None:
         try:
@@ -89,14 +96,15 @@ class Log:
         """Serve again if a line can be written and there is room for the texts under way."""
         why = self._why
         self._write([])
-        with writing(self.path), self.path.open("ab", buffering=0) as file, locked(file):
-            before = file.seek(0, os.SEEK_END)
-            try:
-                file.write(b" " * LINE_BYTES)
-            except OSError:
-                raise self._unwritable() from None
-            finally:
-                file.truncate(before)
+        try:
+            with self.path.open("ab", buffering=0) as file, locked(file):
+                before = file.seek(0, os.SEEK_END)
+                try:
+                    file.write(b" " * LINE_BYTES)
+                finally:
+                    file.truncate(before)
+        except OSError:
+            raise self._unwritable() from None
         self._grow(self._reserved + STEP_BYTES)
         self._why = "" if self._why == why else self._why
 
@@ -119,7 +127,8 @@ class Log:
 
     def _give_up(self) -> None:
         self._room = 0
-        self._spare.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._spare.unlink()
 
     def _unwritable(self) -> Unwritable:
         return Unwritable(str(self.path), self._why, "nothing is served until it can be written")

@@ -60,12 +60,14 @@ class Unigram:
 
 
 class FakeModel:
-    """A model that writes by rule; `unigram` is its distribution where it has one."""
+    """A model that writes by rule; `unigram` is its distribution where it has one.
 
-    threads, alone = 64, True
+    One that sleeps is asked by `threads` for each request alone, as a server is.
+    """
 
-    def __init__(self, address: str, write: Write, unigram: Unigram | None = None) -> None:
+    def __init__(self, address: str, write: Write, unigram: Unigram | None = None, *, threads: int = 1) -> None:
         self.address, self.digest = address, digest_of(address)
+        self.threads, self.alone = threads, threads > 1
         self._write, self._unigram = write, unigram
         self.gives_logprobs = unigram is not None
 
@@ -114,7 +116,7 @@ def open_fake(address: str, rest: str, batch: int) -> FakeModel:
     if form == "fixed":
         return FakeModel(address, partial(_fixed, value))
     if form == "slow" and re.fullmatch(r"\d+(\.\d+)?", value):
-        return FakeModel(address, partial(_slow, float(value)))
+        return FakeModel(address, partial(_slow, float(value)), threads=64)
     if rest == "random" or (form == "random,bias" and value.isdecimal()):
         unigram = unigram_of(int(value or 0))
         return FakeModel(address, partial(_random, unigram), unigram)
