@@ -77,11 +77,7 @@ def create_app(
         return JSONResponse(entries["data"][0] if asked else entries)
 
     async def health(request: HttpRequest) -> Response:
-        try:
-            await run_in_threadpool(kept.check)
-        except Unwritable as error:
-            return JSONResponse({"status": "failing", "model": name, "reason": failure(error).args[0]}, 503)
-        return JSONResponse({"status": "ok", "model": name, "digest": model.digest})
+        return await _health(gateway)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -117,6 +113,14 @@ class _Front:
                 return
             scope["path"] = re.sub("/+", "/", scope["path"])
         await self._app(scope, receive, send)
+
+
+async def _health(gateway: Gateway) -> Response:
+    try:
+        await run_in_threadpool(gateway.log.check)
+    except Unwritable as error:
+        return JSONResponse({"status": "failing", "model": gateway.name, "reason": failure(error).args[0]}, 503)
+    return JSONResponse({"status": "ok", "model": gateway.name, "digest": gateway.model.digest})
 
 
 async def _chat(gateway: Gateway, request: HttpRequest, max_body_bytes: int) -> Response:
