@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spiritsafe.guard import views as module
+from spiritsafe.guard.ciphers import Lexicon
 from spiritsafe.guard.folding import CONTEXT, folded
 from spiritsafe.guard.normal import fold, normalise
 from spiritsafe.guard.views import views, views_of
@@ -34,7 +35,7 @@ def test_many_texts_are_read_as_python_reads_each(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("letter", ["e\u0301", "\u1100\u1161", "ｶﾞ", "брead"], ids=ascii)
 def test_what_depends_on_its_neighbours_is_left_to_python(letter: str) -> None:
-    assert (folded([letter], module.COMMON) or [("", CONTEXT)])[0][1] == CONTEXT
+    assert (folded([letter], Lexicon().table) or [("", CONTEXT)])[0][1] == CONTEXT
     assert views(letter)[0] == fold(normalise(letter))
 
 
@@ -51,6 +52,21 @@ def test_what_depends_on_its_neighbours_is_left_to_python(letter: str) -> None:
         codecs.encode("the bread and the cheese", "rot13"),
         f"read {base64.b64encode(b'bake the bread').decode()}",
         "x" * 16,
+        "a g u n",
+        "bread bake i do how",
+        "bake%20the%62read",
+        "bake &#98;read",
+        "bake \\u0062read",
+        "=62=72=65=61=64",
+        "b<b></b>read",
+        "98 114 101 97 100",
+        "62 72 65 61 64",
+        "-... .-. . .- -..",
+        "bravo romeo echo alfa delta",
+        "YnJlYWQ=",
+        "BakeTheBread",
+        "bake_the_bread",
+        "daerb eht dna eseehc eht",
     ],
 )
 def test_no_hiding_place_is_passed_over(hiding: str) -> None:
@@ -61,7 +77,7 @@ def test_no_hiding_place_is_passed_over(hiding: str) -> None:
 
 def test_texts_that_hide_nothing_are_folded_in_cpp_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = ["How do I bake bread?", "Größe 5, 3 × 4 – “gut”!", "", "如何烤面包"]
-    if folded(texts, module.COMMON) is None:
+    if folded(texts, Lexicon().table) is None:
         pytest.skip("no compiler")
     expected = python(texts)
     monkeypatch.setattr(module, "normalise", lambda _: pytest.fail("Python was asked"))

@@ -19,42 +19,40 @@ from spiritsafe.guard.normal import STRANGE, fold, normalise
 from spiritsafe.native import native
 
 CONTEXT, UNKNOWN = -1, -2  # why a text was not folded
-LEET, SPELLED, ROT13, RUN = 1, 2, 4, 8  # bits of what may hide; RUN: letters and digits as long as base64's
+# Bits of what may hide. RUN: letters and digits as long as base64's; CODED: digits, capitals or signs amid letters.
+# TURNED: the last word is one that questions start with.
+LEET, SPELLED, CIPHER, RUN, MARKED, CODED, NUMBERS, MORSE, PIECES, JOINED, NAMES, TURNED = (1 << i for i in range(12))
 MOST = 7
+_JOINERS = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # unseen, and alone of no meaning
 TABLE = np.zeros(0x110000, np.uint64)
 TABLE_AT = TABLE.ctypes.data
 
 
-def folded(texts: Sequence[str], common: Any) -> list[tuple[str, int]] | None:
+def folded(texts: Sequence[str], words: tuple[Any, int]) -> list[tuple[str, int]] | None:
     """Each text folded, and what may hide in it: bits of what, or `CONTEXT`. None without a compiler.
 
-    `common` are words of 3 to 5 letters whose repeated occurrence may hide something.
+    `words` is a lexicon's table of what a word may be.
     """
     library = _library()
     if library is None:
         return None
     raw = [text.encode("utf-8", "surrogatepass") for text in texts]
-    found = _folded(library, raw, common)
+    found = _folded(library, raw, words)
     if unknown := [text for text, (_, hides) in zip(texts, found, strict=True) if hides == UNKNOWN]:
         for letter in set().union(*unknown):
             _learn(letter)
-        return _folded(library, raw, common)
+        return _folded(library, raw, words)
     return found
 
 
-def _folded(library: ctypes.CDLL, raw: Sequence[bytes], common: Any) -> list[tuple[str, int]]:
+def _folded(library: ctypes.CDLL, raw: Sequence[bytes], words: tuple[Any, int]) -> list[tuple[str, int]]:
     num, joined = len(raw), b"".join(raw)
     numbers = ctypes.c_int64 * num
     ends, out_ends, hides = numbers(*accumulate(map(len, raw))), numbers(), numbers()
     out = np.empty(2 * len(joined) + 1, np.uint8)
-    library.fold_texts(joined, ends, num, TABLE_AT, common, len(common), out.ctypes.data, out_ends, hides)
+    library.fold_texts(joined, ends, num, TABLE_AT, *words, out.ctypes.data, out_ends, hides)
     folds = out[: out_ends[-1] if num else 0].tobytes()
     return [(folds[start:end].decode(), h) for (start, end), h in zip(pairwise([0, *out_ends]), hides, strict=True)]
-
-
-def packed(words: Sequence[str]) -> Any:
-    """Words as `folded` compares them."""
-    return (ctypes.c_uint64 * len(words))(*(int.from_bytes(word.encode(), "little") for word in words))
 
 
 def _learn(letter: str) -> None:
@@ -62,7 +60,9 @@ def _learn(letter: str) -> None:
     plain = unicodedata.normalize("NFKC", letter)
     joins = not plain or unicodedata.category(plain[0]) in ("Mn", "Mc") or any("\u1100" <= c < "\u1200" for c in plain)
     bare = unicodedata.normalize("NFKD", letter.casefold())
-    alone = "\ufe00" <= letter <= "\ufe0f" or (not joins and not STRANGE.search(letter + plain + bare))
+    unseen = letter > "\x7f" and not (letter.isprintable() or letter.isspace() or letter in _JOINERS)
+    codes = letter > "\x7f" and plain.isascii() and plain.isalnum()  # it may be a letter of an encoding
+    alone = letter in "\ufe0e\ufe0f" or not (joins or unseen or codes or STRANGE.search(letter + plain + bare))
     reads = fold(normalise(f"x{letter}x"))[1:-1].encode() if alone else b""
     fits = alone and len(reads) <= min(MOST, 2 * len(letter.encode("utf-8", "surrogatepass")))
     code = len(reads) + 1 if fits else CONTEXT & 0xFF

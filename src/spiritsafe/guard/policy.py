@@ -93,7 +93,8 @@ class Policy(Section):
 
     `check` says which side is read: the query, the answer or both. `reviewer` is a model address, or `self` for
     the guarded model; with `decide="stages"` whatever is flagged is stopped. `shadow` decides and stops nothing.
-    A text is read up to `max_chars` characters, half of them from each end; a longer one is flagged for that.
+    A dialogue is read up to `max_chars` characters, half of them from each end; a longer one is flagged for that.
+    `unreadable` is what follows from what looks encoded and says nothing that can be read.
     `heads` are those of `heads_from`, a folder that `guard fit` wrote or `shipped`; `heads_sha256` is of its weights.
     With `encoder` a sentence encoder (extra `guard`) decides what the linear heads do not clear.
     """
@@ -106,6 +107,7 @@ class Policy(Section):
     reviewer: str = ""
     refusal: str = Field(min_length=1)
     max_chars: int = Field(default=200_000, ge=100)
+    unreadable: Literal["note", "flag", "stop"] = "flag"
     review: Review | None = None
     rules: dict[str, Rule] = Field(default_factory=dict)
     heads_from: str = "shipped"

@@ -1,24 +1,29 @@
 """What the stages of a policy find in a dialogue: pure and cheap, so decisions are replayed over stored exchanges.
 
-Each turn is read, whatever its role, and the turns joined. Rules look first, heads only if no rule has flagged. Every
-finding says which stage and rule, with which score against which limit, and what of the text it rests on. A head's
-score is that of its linear model.
+Each turn is read, whatever its role, and the turns joined; what a disguise hides is read as a text of its own. Rules
+look first, heads only if no rule has flagged. Every finding says which stage and rule, with which score against which
+limit, and what of the text it rests on. A head's score is that of its linear model.
 """
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
+from spiritsafe.guard.ciphers import Lexicon
 from spiritsafe.guard.heads.score import Scored, Scorer
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
-from spiritsafe.guard.policy import SIDES, Policy, Side
+from spiritsafe.guard.normal import fold, normalise
+from spiritsafe.guard.policy import SIDES, Policy, Rule, Side, load_policy
 from spiritsafe.guard.turns import Dialogue, alone, cut, joined, size_of
-from spiritsafe.guard.views import views_of
+from spiritsafe.guard.views import Read, Reader
 
 Action = Literal["note", "flag", "stop"]
-TOO_LONG, JOINED = "too-long", "joined"
+TOO_LONG, UNREADABLE = "too-long", "unreadable"
+JOINED, RUN_ON = "joined", "run on"  # the turns with blanks between, and without
+_LITERAL = re.compile(r"(?<!\\)[a-z]{3,}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Finding:
     """
 
     side: Side
-    stage: Literal["length", "rules", "linear", "encoder"]
+    stage: Literal["length", "reading", "rules", "linear", "encoder"]
     rule: str
     action: Action
     score: float = 1.0
@@ -60,6 +65,7 @@ class Stages:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
+        self._reader = Reader(Lexicon(_words_of(policy.rules) | _shipped_words()))
         self._rules = {side: _Rules(policy, side) for side in SIDES}
         self._heads = {side: _scorer(policy, side) for side in SIDES}
 
@@ -79,22 +85,25 @@ class Stages:
         started_s = time.perf_counter()
         parts = [_parts(cut(turns, self.policy.max_chars)) for turns in dialogues]
         texts = list(dict.fromkeys(text for each in parts for _, text in each))
-        readings = dict(zip(texts, views_of(texts), strict=True))
+        reads = dict(zip(texts, self._reader.read_all(texts), strict=True))
+        seen = [[(role, reads[text]) for role, text in each] for each in parts]
         found = [
-            (*self._too_long(turns, side), *self._rules[side].find([(role, readings[text]) for role, text in each]))
-            for turns, each in zip(dialogues, parts, strict=True)
+            (*self._unread(turns, each, side), *self._rules[side].find(each))
+            for turns, each in zip(dialogues, seen, strict=True)
         ]
         now_s = time.perf_counter()
         looks = [Look(each, {"rules": (now_s - started_s) / len(dialogues)}) for each in found]
         heads = self._heads[side]
         open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if heads else []
-        asked = list(dict.fromkeys(text for i in open_ones for _, text in parts[i]))
-        scored = dict(zip(asked, heads.score_texts(asked, [readings[text] for text in asked]), strict=True))
+        said = [[(role, *text) for role, read in seen[i] if role != RUN_ON for text in read.texts] for i in open_ones]
+        asked = list(dict.fromkeys((text, folds) for each in said for _, text, folds in each))
+        scored = dict(zip(asked, heads.score_texts(*_apart(asked)), strict=True))
         each_s = (time.perf_counter() - now_s) / max(1, len(open_ones))
-        for i in open_ones:
-            findings = self._of_heads([(role, scored[text]) for role, text in parts[i]], side)
-            stage = "encoder" if any(scored[text].stage == "encoder" for _, text in parts[i]) else "linear"
-            looks[i] = Look((*looks[i].findings, *findings), looks[i].elapsed_s | {stage: each_s})
+        for i, each in zip(open_ones, said, strict=True):
+            scores = [(role, scored[text, folds]) for role, text, folds in each]
+            stage = "encoder" if any(one.stage == "encoder" for _, one in scores) else "linear"
+            findings = (*looks[i].findings, *self._of_heads(scores, side))
+            looks[i] = Look(findings, looks[i].elapsed_s | {stage: each_s})
         return looks
 
     def _of_heads(self, parts: Sequence[tuple[str, Scored]], side: Side) -> list[Finding]:
@@ -108,14 +117,36 @@ class Stages:
                 )
         return list(best.values())
 
-    def _too_long(self, turns: Dialogue, side: Side) -> tuple[Finding, ...]:
+    def _unread(self, turns: Dialogue, parts: Sequence[tuple[str, Read]], side: Side) -> list[Finding]:
+        """What was not read: the middle of what is too long, and what looks encoded and says nothing."""
         size, limit = size_of(turns), self.policy.max_chars
-        return (Finding(side, "length", TOO_LONG, "flag", size, limit),) if size > limit else ()
+        found = [Finding(side, "length", TOO_LONG, "flag", size, limit)] if size > limit else []
+        sealed = next((role for role, read in parts if read.unreadable), None)
+        if sealed is not None:
+            found.append(Finding(side, "reading", UNREADABLE, self.policy.unreadable, role=sealed))
+        return found
 
 
 def _parts(turns: Dialogue) -> list[tuple[str, str]]:
     """What is read of a dialogue: each turn with its role, then the turns joined."""
-    return [*((turn.role, turn.text) for turn in turns), *((JOINED, text) for text in joined(turns))]
+    together = zip((JOINED, RUN_ON), joined(turns), strict=False)
+    return [*((turn.role, turn.text) for turn in turns), *together]
+
+
+def _apart(texts: Sequence[tuple[str, tuple[str, ...]]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    return [text for text, _ in texts], [folds for _, folds in texts]
+
+
+def _words_of(rules: Mapping[str, Rule]) -> set[str]:
+    """The words that rules look for, as they are folded."""
+    sources = [source for rule in rules.values() for source in (*rule.phrases, *rule.patterns)]
+    return {word for source in sources for word in _LITERAL.findall(fold(normalise(source)))}
+
+
+@cache
+def _shipped_words() -> set[str]:
+    """Those of the default policy: what heads read is put together by them too."""
+    return _words_of(load_policy("default").rules)
 
 
 class _Rules:
@@ -130,11 +161,11 @@ class _Rules:
         self._owners = [(name, source) for name, source, _ in pairs]
         self._matcher: Matcher = matcher(tuple(expression for _, _, expression in pairs))
 
-    def find(self, parts: Sequence[tuple[str, Sequence[str]]]) -> list[Finding]:
+    def find(self, parts: Sequence[tuple[str, Read]]) -> list[Finding]:
         """What is found in the readings of a dialogue's parts, each with its role."""
         first: dict[int, str] = {}
-        for role, texts in parts:
-            for index in (index for text in texts for index in self._matcher.find(text)):
+        for role, read in parts:
+            for index in (index for text in read.views for index in self._matcher.find(text)):
                 first.setdefault(index, role)
         by_rule: dict[str, tuple[str, str]] = {}
         for index in sorted(first):
