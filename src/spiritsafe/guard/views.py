@@ -34,7 +34,7 @@ _SPELLED_OUT = re.compile(r"(?<![a-z0-9])[a-z]([ .\-_*/|,~+:;])[a-z]\1[a-z](?![a
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _CAMEL = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}")
 _JOINED = re.compile(r"(?<![a-z])[a-z]++(?:[_\-./+|~*,:;]++[a-z]++){2,}+")
-_LONG = re.compile(r"(?<![a-z0-9])[a-z]{16,}")
+_LONG = re.compile(r"(?<![a-z0-9])[a-z]{16,2000}(?![a-z])")
 _UPSIDE_DOWN = str.maketrans("ɐqɔpǝɟƃɓɥıᴉɾʞlɯuodbɹsʇnʌʍxʎz", "abcdefgghiijklmnopqrstuvwxyz")
 _TURNED = re.compile("[ɐɔǝɟƃɥɾʞɯɹʇʌʍʎ]")
 
