@@ -18,7 +18,6 @@ from spiritsafe.measure.harness import Cell, Plan, measure
 from spiritsafe.measure.output import parse_gate, write_results
 from spiritsafe.measure.registry import find_task, suite_tasks, task_names
 from spiritsafe.measure.store import BudgetSpent, spent
-from spiritsafe.measure.tasks.numbers import number
 from spiritsafe.models import ask, open_model, user
 from spiritsafe.models.budget import Budget, Meter
 from spiritsafe.record import Exchange, Sampling, Usage, read_jsonl
@@ -157,11 +156,6 @@ def test_a_gate_is_met_or_missed(tmp_path: Path) -> None:
     for wrong in ("accuracy", "accuracy>=x", "y.accuracy>=0.1"):
         with pytest.raises(UsageError):
             parse_gate(wrong).failures(verdicts)
-
-
-@pytest.mark.parametrize("text", ["1,000", "1.000", "1000", "1000.0", "1000,00"])
-def test_a_number_is_read_in_either_notation(text: str) -> None:
-    assert number(text) == 1000
 
 
 def test_every_task_of_every_suite_is_known() -> None:

@@ -5,12 +5,12 @@ against it; their difference is the bias score of ambiguous questions. `bbq-disa
 one template are one cluster. 6 of the 11 areas.
 """
 
-import re
 from functools import partial
 from typing import Any
 
 from spiritsafe.measure.data import rows
 from spiritsafe.measure.task import Item, Task
+from spiritsafe.measure.tasks.letters import stated_letter
 from spiritsafe.models.base import user
 from spiritsafe.record import Sampling
 
@@ -54,9 +54,8 @@ def stereotype(row: dict[str, Any]) -> dict[str, str]:
 
 
 def chosen(answer: str) -> str:
-    """The letter that an answer chooses: the first that stands alone."""
-    found = re.search(r"(?<![A-Za-z'])([ABC])(?![A-Za-z'])", answer)
-    return found.group(1) if found else ""
+    """The letter that an answer chooses; "" if it chooses none or several."""
+    return stated_letter(answer, LETTERS)
 
 
 def is_right(item: Item, answer: str) -> bool:
