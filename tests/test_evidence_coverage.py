@@ -139,3 +139,22 @@ def test_scores_that_are_all_alike_have_the_interval_of_what_was_missed() -> Non
     both = compare_scores([0.0] * 20, [0.0] * 20, most=2.0, seed=0)
     assert both.low == -both.high
     assert 0 < both.least_effect <= 2.0
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8])
+def test_a_mean_of_few_scores_is_covered(n: int) -> None:
+    random = generator(n)
+    hits = []
+    for _ in range(400):
+        scores = random.beta(2, 3, n)
+        found = mean_score(scores.tolist(), seed=0)
+        hits.append(found.low <= 0.4 <= found.high)
+    assert np.mean(hits) >= 0.93
+
+
+def test_two_scores_that_differ_say_little() -> None:
+    found = mean_score((0.25, 0.75), seed=0)
+    assert (found.low, found.high) == (0.0, 1.0)
+    three = mean_score((0.2, 0.4, 0.6), seed=0)
+    assert three.low <= 0.0
+    assert three.high == pytest.approx(0.897, abs=0.001)

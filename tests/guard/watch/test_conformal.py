@@ -30,11 +30,10 @@ def judge(tokens: dict[str, int], judged: Sequence[str], alpha: float = 0.05) ->
 
 def test_an_account_above_all_ordinary_ones_is_reported_and_one_among_them_is_not() -> None:
     tokens = {name: 10 + k for k, name in enumerate(CALIBRATION)}
-    heavy, light, silent = judge(tokens | {"heavy": 500, "light": 15}, ["heavy", "light", "silent"])
+    heavy, light = judge(tokens | {"heavy": 500, "light": 15}, ["heavy", "light"])
     assert (heavy.subject, heavy.value, heavy.p_value, heavy.rejected) == ("heavy", 500.0, 0.05, True)
     assert (light.p_value, light.rejected) == (15 / 20, False)
-    assert (silent.value, silent.p_value, silent.rejected) == (0.0, 1.0, False)
-    assert heavy.p_adjusted == pytest.approx(0.15)
+    assert heavy.p_adjusted == pytest.approx(0.1)
     assert (heavy.kind, heavy.n, heavy.room) == ("C", 19, "guard")
     assert any("25,000 accounts" in limit for limit in heavy.limits)
 
@@ -77,3 +76,19 @@ def test_an_account_cannot_judge_itself() -> None:
 def test_an_alpha_that_cannot_be_reached_is_an_error() -> None:
     with pytest.raises(UsageError, match="1/20, the least p-value"):
         judge({}, ["a"], alpha=0.01)
+
+
+@pytest.mark.parametrize("side", ["judged", "calibration"])
+def test_an_account_that_is_not_in_the_log_is_an_error_and_never_a_zero(side: str) -> None:
+    tokens = {name: 10 + k for k, name in enumerate(CALIBRATION)} | {"heavy": 500}
+    names = {"judged": ["heavy"], "calibration": list(CALIBRATION)}
+    names[side] = [*names[side], f"{CALIBRATION[0]}x"]
+    with pytest.raises(UsageError, match="has no exchange in the log; did you mean 'c"):
+        watch(log(tokens), **names, feature="answer_tokens", alpha=0.05, seed=0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 2.0, -0.1])
+def test_a_false_alarm_rate_lies_between_0_and_1(alpha: float) -> None:
+    tokens = dict.fromkeys(CALIBRATION, 10) | {"heavy": 500}
+    with pytest.raises(UsageError, match="is no false-alarm rate"):
+        judge(tokens, ["heavy"], alpha)

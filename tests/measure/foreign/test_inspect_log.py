@@ -64,7 +64,7 @@ def test_letters_are_ranked_and_numbers_are_told(tmp_path: Path) -> None:
         ("parts_a", None, (0.5, 0.25, 1.0)),
     ]
     assert found.cells[0].note == "imported from inspect 0.3.285"
-    assert found.left_out == ["toy: parts b is no score between 0 and 1"]
+    assert found.left_out == ["toy: parts_b is no score between 0 and 1"]
 
 
 def test_an_archive_is_the_log(tmp_path: Path) -> None:

@@ -87,6 +87,10 @@ def _check(judged: Sequence[str], calibration: Sequence[str], alpha: float) -> N
     for account in (*judged, *calibration):
         if (*judged, *calibration).count(account) > 1:
             raise UsageError("watch", f"account '{account}' is named twice")
+    if not 0 < alpha < 1:
+        raise UsageError("watch.alpha", f"{alpha:g} is no false-alarm rate", "take one between 0 and 1")
+    if not judged:
+        raise UsageError("watch", "no account is left to judge", "name one with --judge")
     if alpha * (len(calibration) + 1) < 1:
         least = f"1/{len(calibration) + 1}"
         raise UsageError(

@@ -24,7 +24,8 @@ def distinct_prompts(exchanges: Sequence[Exchange]) -> float:
 
 
 def _tokens(exchange: Exchange) -> int:
-    if exchange.usage.known and exchange.sent is None:
+    counted = exchange.usage.known and (exchange.usage.completion_tokens > 0 or not exchange.answer)
+    if counted and exchange.sent is None:
         return exchange.usage.completion_tokens
     return -(-len(sent_text(exchange).encode(errors="replace")) // BYTES_A_TOKEN)
 
@@ -34,7 +35,10 @@ UNITS: Mapping[str, str] = {"answer_tokens": "tokens", "distinct_prompts": "prom
 
 
 def by_account(exchanges: Sequence[Exchange], accounts: Sequence[str], feature: str) -> dict[str, float]:
-    """A feature of each account, 0 for one that asked nothing. Raises `UsageError` for an unknown feature."""
+    """A feature of each account. Raises `UsageError` for an unknown feature, or an account that is not in the log.
+
+    An account without an exchange is more likely misspelt than idle, and as a zero it would make others suspicious.
+    """
     if feature not in FEATURES:
         near = difflib.get_close_matches(feature, FEATURES, n=1, cutoff=0.5)
         raise UsageError("watch.feature", f"no feature '{feature}'" + (f", did you mean '{near[0]}'?" if near else ""))
@@ -42,4 +46,10 @@ def by_account(exchanges: Sequence[Exchange], accounts: Sequence[str], feature: 
     for exchange in exchanges:
         if exchange.account in own:
             own[exchange.account].append(exchange)
+    for account, asked in own.items():
+        if not asked:
+            known = dict.fromkeys(exchange.account for exchange in exchanges)
+            near = difflib.get_close_matches(account, known, n=1, cutoff=0.6)
+            hint = f"did you mean '{near[0]}'?" if near else f"it has {len(known)} accounts"
+            raise UsageError("watch", f"account '{account}' has no exchange in the log", hint)
     return {account: FEATURES[feature](asked) for account, asked in own.items()}

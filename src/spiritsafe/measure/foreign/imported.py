@@ -1,6 +1,8 @@
 """What single samples and means of another harness become: cells, or verdicts that are compared with nothing."""
 
 from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
 
 from spiritsafe.measure.harness import Cell
 from spiritsafe.record import Verdict
@@ -13,6 +15,64 @@ class Imported:
     cells: list[Cell] = field(default_factory=list)
     means: list[Verdict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+
+
+# Share of a metric's samples that may lack a score; beyond it, what the others score says little of the whole.
+MOST_UNSCORED = 0.25
+LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # inspect's marks
+
+
+def number_of(value: Any) -> float | None:
+    """A score as a number: a mark, a truth value, a number, a number as text; None if it is not scored."""
+    if isinstance(value, str):
+        if value in LETTERS:
+            return LETTERS[value]
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if isinstance(value, bool | int | float) and isfinite(value):
+        return float(value)
+    return None
+
+
+@dataclass
+class Scored:
+    """One task's single samples while they are read: scores by metric and sample, and how many have none."""
+
+    model: str
+    task: str
+    note: str
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    unscored: dict[str, int] = field(default_factory=dict)
+    better: dict[str, bool | None] = field(default_factory=dict)
+
+    def add(self, metric: str, key: str, value: float | None, better: bool | None) -> None:
+        """One sample's score; None for one that was not scored. A metric is ranked if all its samples are."""
+        self.better[metric] = better if self.better.get(metric, better) == better else None
+        if value is None:
+            self.unscored[metric] = self.unscored.get(metric, 0) + 1
+        else:
+            self.scores.setdefault(metric, {}).setdefault(key, []).append(value)
+
+    def into(self, imported: Imported, where: str) -> None:
+        """Add a cell for each metric, the mean over a sample's epochs; what is left out is named."""
+        for metric in sorted({*self.scores, *self.unscored}):
+            by_sample = {key: sum(values) / len(values) for key, values in self.scores.get(metric, {}).items()}
+            lacking = self.unscored.get(metric, 0)
+            total = lacking + len(by_sample)
+            if by_sample and lacking > MOST_UNSCORED * total:
+                imported.left_out.append(f"{where}: {metric}: {lacking} of {total} samples have no score, too many")
+                continue
+            better = self.better.get(metric)
+            note = self.note + (f"; {lacking} samples without a score are left out" if lacking else "")
+            cell = sample_cell(self.model, self.task, metric, values=by_sample, better=better, note=note)
+            if cell is None:
+                imported.left_out.append(f"{where}: {metric} is no score between 0 and 1")
+                continue
+            imported.cells.append(cell)
+            if lacking:
+                imported.left_out.append(f"{where}: {metric}: {lacking} samples without a score")
 
 
 def mean_verdict(

@@ -1,85 +1,118 @@
 """lm-evaluation-harness (0.4): `results_DATE.json`, with the `samples_TASK_DATE.jsonl` that `--log_samples` adds.
 
 The samples beside a results file are taken with it. A samples file alone names no model: it needs its results file
-beside it. Figures outside [0, 1] (perplexities) and groups of tasks are left out, and said so.
+beside it. Versions before 0.4.6 write no names of metrics into samples: then those of the results file hold. Figures
+outside [0, 1] (perplexities) and groups of tasks are left out, and so are samples without a score (NaN, null, a line
+that was cut off); all are named, and a metric that more than a quarter of its samples lack is left out whole.
 """
 
 import json
+from collections.abc import Iterator
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import DataError
-from spiritsafe.measure.foreign.imported import Imported, mean_verdict, plain, sample_cell
+from spiritsafe.measure.foreign.imported import Imported, Scored, mean_verdict, number_of, plain
 
 PREFIX, SAMPLES = "results_", "samples_"
 
 
 def read_results(path: Path, held: dict[str, Any]) -> Imported:
     """A results file and the samples of the same run beside it."""
-    found = Imported()
+    imported = Imported()
     stamp = path.stem.removeprefix(PREFIX)
     for task in held["results"]:
         samples = path.with_name(f"{SAMPLES}{task}_{stamp}.jsonl")
         if samples.is_file():
-            _add_samples(found, samples, task, held)
+            _add_samples(imported, samples, task, held)
         else:
-            _add_means(found, task, held)
-    return found
+            _add_means(imported, task, held)
+    return imported
 
 
 def read_samples(path: Path) -> Imported:
-    """One task's samples. Raises `DataError` where the results file of its run is not beside it."""
+    """One task's samples. Raises `DataError` if the results file of its run is not beside it."""
     for results in sorted(path.parent.glob(f"{PREFIX}*.json")):
         task = path.stem.removeprefix(SAMPLES).removesuffix(f"_{results.stem.removeprefix(PREFIX)}")
-        held = json.loads(results.read_text(encoding="utf-8"))
+        held = json.loads(results.read_text(encoding="utf-8-sig"))
         if task in held["results"]:
-            found = Imported()
-            _add_samples(found, path, task, held)
-            return found
+            imported = Imported()
+            _add_samples(imported, path, task, held)
+            return imported
     raise DataError(str(path), "names no model, and its results file is not beside it", "put results_*.json there")
 
 
-def _add_samples(found: Imported, path: Path, task: str, held: dict[str, Any]) -> None:
-    values: dict[tuple[str, str], dict[str, float]] = {}
-    broken: set[str] = set()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        for name in row["metrics"]:
-            if isinstance(row[name], (int, float)):
-                key = f"{row['doc_id']}:{row.get('doc_hash', '')[:16]}"
-                values.setdefault((name, row["filter"]), {})[key] = float(row[name])
-            else:
-                broken.add(name)
-    for (name, kept), by_sample in values.items():
-        metric, better = _named(name, kept), _better(held, task, name)
-        cell = sample_cell(_model(held), task, metric, values=by_sample, better=better, note=_note(held, task))
-        if cell is None or name in broken:
-            broken.add(name)
+def _add_samples(imported: Imported, path: Path, task: str, held: dict[str, Any]) -> None:
+    scored = Scored(_model(held), task, _note(held, task))
+    for row in _rows(path, imported):
+        key = f"{row.get('doc_id')}:{str(row.get('doc_hash', ''))[:16]}"
+        for name, kept in _metrics(row, task, held):
+            scored.add(_named(name, kept), key, number_of(row.get(name)), _better(held, task, name))
+    scored.into(imported, path.name)
+
+
+def _rows(path: Path, imported: Imported) -> Iterator[dict[str, Any]]:
+    """The lines of a samples file; those that cannot be read are named."""
+    broken: list[int] = []
+    # Only a line feed ends a line of JSON: the texts hold other separators.
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            broken.append(number)
+            continue
+        if isinstance(row, dict):
+            yield row
         else:
-            found.cells.append(cell)
-    found.left_out.extend(f"{path.name}: {name} is no score between 0 and 1" for name in sorted(broken))
+            broken.append(number)
+    if broken:
+        first = f"line {broken[0]}" + (f" and {len(broken) - 1} more" if len(broken) > 1 else "")
+        imported.left_out.append(f"{path.name}: {first} cannot be read (was the run cut off?)")
 
 
-def _add_means(found: Imported, task: str, held: dict[str, Any]) -> None:
+def _metrics(row: dict[str, Any], task: str, held: dict[str, Any]) -> list[tuple[str, str]]:
+    """The metrics of a sample with their filters; older samples name none, then the results file does."""
+    if "metrics" in row:
+        return [(str(name), str(row.get("filter", "none"))) for name in row["metrics"]]
+    keys = [key.partition(",") for key in held["results"][task] if "," in key]
+    named: dict[str, list[str]] = {}
+    for name, _, kept in keys:
+        if not name.endswith("_stderr"):
+            named.setdefault(name, []).append(kept)
+    # Of several filters nobody knows which one an old sample is of.
+    return [(name, filters[0] if len(filters) == 1 else "unknown filter") for name, filters in named.items()]
+
+
+def _add_means(imported: Imported, task: str, held: dict[str, Any]) -> None:
     numbers = held["results"][task]
     n = held.get("n-samples", {}).get(task, {}).get("effective")
+    metrics = [key for key in numbers if "," in key and not key.partition(",")[0].endswith("_stderr")]
     if not n:
-        found.left_out.append(f"{task}: a group of tasks, or one without its number of samples")
+        why = "its number of samples is not known (lm-evaluation-harness before 0.4.3 does not write it)"
+        imported.left_out.append(f"{task}: {why if metrics else 'a group of tasks, which has no samples of its own'}")
         return
-    for key, value in numbers.items():
-        name, comma, kept = key.partition(",")
-        if not comma or name.endswith("_stderr"):
-            continue
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            found.left_out.append(f"{task}: {name} is no score between 0 and 1")
+    for key in metrics:
+        name, _, kept = key.partition(",")
+        value = numbers[key]
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            imported.left_out.append(f"{task}: {name} is no score between 0 and 1")
             continue
         error = numbers.get(f"{name}_stderr,{kept}")
-        found.means.append(
+        imported.means.append(
             mean_verdict(
-                _model(held), task, _named(name, kept), value=float(value), n=n, better=_better(held, task, name),
-                error=float(error) if isinstance(error, (int, float)) else None, note=_note(held, task),
+                _model(held),
+                task,
+                _named(name, kept),
+                value=float(value),
+                n=n,
+                better=_better(held, task, name),
+                error=float(error) if isinstance(error, int | float) and isfinite(error) else None,
+                note=_note(held, task),
             )
-        )  # fmt: skip
+        )
 
 
 def _named(name: str, kept: str) -> str:
@@ -87,8 +120,8 @@ def _named(name: str, kept: str) -> str:
 
 
 def _better(held: dict[str, Any], task: str, name: str) -> bool | None:
-    found: bool | None = held.get("higher_is_better", {}).get(task, {}).get(name)
-    return found
+    known: bool | None = held.get("higher_is_better", {}).get(task, {}).get(name)
+    return known
 
 
 def _model(held: dict[str, Any]) -> str:

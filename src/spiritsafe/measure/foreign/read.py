@@ -18,7 +18,7 @@ FORMS = "an lm-evaluation-harness results_*.json or samples_*.jsonl, or an inspe
 
 def read_foreign(paths: Sequence[Path]) -> Imported:
     """Read files of other harnesses. Raises `DataError` for one that is none, `UsageError` for one figure twice."""
-    found = [_read(path) for path in paths]
+    found = [_checked(path) for path in paths]
     cells = [cell for part in found for cell in part.cells]
     means = [verdict for part in found for verdict in part.means]
     named = [(c.model, c.task, c.metric) for c in cells] + [
@@ -30,6 +30,19 @@ def read_foreign(paths: Sequence[Path]) -> Imported:
     return Imported(cells, means, [text for part in found for text in part.left_out])
 
 
+def _checked(path: Path) -> Imported:
+    """What a file holds. Raises `DataError` if it is not as its harness writes it, or nothing in it can be used."""
+    try:
+        imported = _read(path)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, RecursionError) as error:
+        what = f"is not as its harness writes it ({type(error).__name__}: {error})"
+        raise DataError(str(path), what, f"name {FORMS}") from None
+    if not imported.cells and not imported.means:
+        why = "; ".join(imported.left_out) or "no task stands in it"
+        raise DataError(str(path), f"holds nothing that can be used: {why}", "import its samples or a newer log")
+    return imported
+
+
 def _read(path: Path) -> Imported:
     if not path.is_file():
         raise DataError(str(path), "no such file", f"name {FORMS}")
@@ -38,16 +51,19 @@ def _read(path: Path) -> Imported:
     if path.suffix == ".jsonl":
         return lm_eval.read_samples(path)
     held = _json(path)
+    if "results" in held and "configs" not in held and "versions" in held:
+        what = "was written by lm-evaluation-harness before 0.4, which states no numbers of samples"
+        raise DataError(str(path), what, "run it again with a newer one")
     if "results" in held and "configs" in held:
         return lm_eval.read_results(path, held)
-    if "eval" in held and "plan" in held:
+    if "eval" in held and ("plan" in held or "results" in held or "samples" in held):
         return inspect_log.read_log(path, held)
     raise DataError(str(path), "is of no known form", f"name {FORMS}")
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(str(path), f"is not JSON ({error})", f"name {FORMS}") from None
     if not isinstance(held, dict):
