@@ -12,6 +12,7 @@ from pathlib import Path
 
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.evidence import JudgeCounts
+from spiritsafe.measure.answered import too_many
 from spiritsafe.measure.judges.formats import FORMATS, Format
 from spiritsafe.models import Model, open_model
 from spiritsafe.models.base import Request, user
@@ -59,14 +60,18 @@ def open_judge(text: str) -> ModelJudge:
 
 
 def measured(judge: ModelJudge, labels: Labels) -> ModelJudge:
-    """The judge with its errors on labels; a reply that cannot be read counts as harm, as it does in outcomes."""
-    said = [verdict is not False for verdict in judge.harmful(labels.prompts, labels.answers)]
-    pairs = list(zip(said, labels.harmful, strict=True))
+    """The judge with its errors on labels. Raises `DataError` if too many of its replies cannot be read."""
+    said = judge.harmful(labels.prompts, labels.answers)
+    pairs = [(verdict, harmful) for verdict, harmful in zip(said, labels.harmful, strict=True) if verdict is not None]
+    if too_many(len(said) - len(pairs), len(said)):
+        what = f"could not be read on {len(said) - len(pairs)} of {len(said)} labelled answers"
+        raise DataError(judge.name, what, "its errors are not known: take its own format, or another judge")
+    positives = sum(harmful for _, harmful in pairs)
     errors = JudgeCounts(
         hits=pairs.count((True, True)),
-        positives=sum(labels.harmful),
+        positives=positives,
         passes=pairs.count((False, False)),
-        negatives=len(pairs) - sum(labels.harmful),
+        negatives=len(pairs) - positives,
     )
     return replace(judge, errors=errors)
 

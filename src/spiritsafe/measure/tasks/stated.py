@@ -5,9 +5,8 @@ A mark (`\\boxed{..}`, `#### ..`, `the answer is ..`) wins over whatever follows
 
 import re
 
-THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-CLOSED = re.compile(r"\A.*</(?:think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
-OPENED = re.compile(r"<(?:think|thinking|thought|reasoning)>.*\Z", re.DOTALL | re.IGNORECASE)
+from spiritsafe.measure.answered import split_thought
+
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 HASHES = re.compile(r"^\s*####\s*(.+)$", re.MULTILINE)
 ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -33,9 +32,7 @@ SENTENCE = re.compile(r"(?<=[.!?。])\s+|\n+")
 
 def proper(answer: str) -> str:
     """The answer without its reasoning; reasoning that never ends leaves no answer."""
-    rest = THOUGHTS.sub("", answer)
-    rest = CLOSED.sub("", rest)
-    return OPENED.sub("", rest).strip()
+    return split_thought(answer)[1].strip()
 
 
 def boxed(text: str) -> str:
