@@ -139,14 +139,15 @@ def run_making(run: Run[MakeSettings], show: Show) -> list[Verdict]:
 
 def _compare(work: "Work", entry: Entry) -> Done:
     """How close start and student are to the teacher on its answers to the held-out prompts."""
-    from spiritsafe.make.verb.start import check_vocabulary, opened_folder, rows_of_head
+    from spiritsafe.make.verb.start import check_vocabulary, opened_folder
     from spiritsafe.make.verb.train import open_start
     from spiritsafe.measure.fidelity import change_verdict, fidelity, fidelity_verdicts, reference
+    from spiritsafe.models.logits import num_rows
 
     part, seed, teacher = work.settings.heldout, work.settings.run.seed, work.local_teacher
     models = {"start": open_start(work), "student": opened_folder(work.path("student"))}
     try:
-        check_vocabulary(teacher, models["student"].tokenizer, rows_of_head(models["student"]))
+        check_vocabulary(teacher, models["student"].tokenizer, num_rows(models["student"].model))
     except UsageError:
         return Done()  # two tokenizers: their distributions have no divergence
     answers = work.answered(work.prompts("heldout")[: part.most], "heldout", entry)

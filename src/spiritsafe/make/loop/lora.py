@@ -27,7 +27,7 @@ def adapted(model: Any, lora: LoraPart | None, *, first_trained: int, seed: int)
         from peft import LoraConfig, get_peft_model
     except ModuleNotFoundError:
         raise MissingExtra("peft", "torch") from None
-    _check(model, lora)
+    check_lora(model, lora)
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=_targets(model, lora, first_trained))
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
@@ -42,7 +42,11 @@ def adapted(model: Any, lora: LoraPart | None, *, first_trained: int, seed: int)
         wrapped.merge_and_unload()
 
 
-def _check(model: Any, lora: LoraPart) -> None:
+def check_lora(model: Any, lora: LoraPart) -> None:
+    """Raises `RecipeError` for targets that the model does not have and for a head that is the embedding too."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if not isinstance(lora.targets, str) and (lost := sorted(set(lora.targets) - names)):
+        raise RecipeError("lora.targets", f"the model has no {lost[0]}", "name linear layers of the model")
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is head)
     if head.weight is embedding.weight and not isinstance(lora.targets, str) and name in lora.targets:

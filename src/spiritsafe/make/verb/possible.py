@@ -76,17 +76,22 @@ def probe_teacher(address: str, student: str) -> Probed:
     from spiritsafe.models import open_model
 
     kind, told, refusal = gives(address), dict[str, Any](), ""
+    pruned = why_not_pruned(kind)
     model: Any = open_model(address)
     if kind == "weights":
-        config = model.model.config
+        from spiritsafe.make.depth import why_no_layers
+        from spiritsafe.models.logits import text_config
+
+        config = text_config(model.model)
         told = {"vocabulary": config.vocab_size, "layers": config.num_hidden_layers, "digest": model.digest}
+        pruned = (reason := why_no_layers(model.model)) and f"copies the teacher's layers, and {reason}"
     elif kind == "server":
         from spiritsafe.make.signals.probe import probe
 
         found = probe(model, _tokens(student))
         told, refusal = found.model_dump(mode="json"), found.refusal
     methods = {method: why_not(method, kind, refusal) for method in METHODS}
-    return Probed(address, kind, methods, why_not_pruned(kind), told)
+    return Probed(address, kind, methods, pruned, told)
 
 
 def _tokens(student: str) -> Any:

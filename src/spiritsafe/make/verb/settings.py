@@ -5,7 +5,7 @@ Importable without torch. `[make]` has the recipe's keys, and those that other m
 
 import random
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -103,6 +103,25 @@ class MakeSettings(AnyRecipe):
     make: LearnPart = LearnPart()
     data: DataSettings = DataSettings()
     heldout: HeldoutPart = HeldoutPart()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_of_it(cls, data: Any) -> Any:
+        """Only a part of its teacher has layers that need no training: any other student is trained whole."""
+        if not isinstance(data, dict) or str(data.get("student", "")).startswith("pruned:"):
+            return data
+        part = data.get("make", {})
+        if isinstance(part, LearnPart):
+            given = part if "train" in part.model_fields_set else part.model_copy(update={"train": "all"})
+            return {**data, "make": given}
+        return {**data, "make": {"train": "all", **part}} if isinstance(part, dict) else data
+
+    @model_validator(mode="after")
+    def _learns(self) -> "MakeSettings":
+        if self.student.startswith("config:") and (self.make.train != "all" or self.make.lora is not None):
+            key = "make.train" if self.make.lora is None else "make.lora"
+            raise ValueError(f"{key} would leave weights of a config's student at random; train all of it")
+        return self
 
     @model_validator(mode="after")
     def _one_end(self) -> "MakeSettings":

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from spiritsafe.errors import ModelError, UsageError
-from spiritsafe.make.prune import choose_cut, first_changed, prune
+from spiritsafe.make.prune import choose_cut, first_changed, num_layers_of, prune
 from spiritsafe.make.signals import tokenizer_digest
 from spiritsafe.make.student import save_student
-from spiritsafe.make.verb.settings import WHITE_BOX, LearnPart, MakeSettings, Student, parse_student
+from spiritsafe.make.verb.settings import LearnPart, Student
 from spiritsafe.models import Model, open_model
 from spiritsafe.models.local import LocalModel, open_directory
+from spiritsafe.models.logits import num_rows, text_config
 from spiritsafe.progress import Show
 from spiritsafe.record import Exchange, file_digest
 
@@ -33,57 +34,36 @@ class Cut:
         return first_changed(self.keep)
 
 
-def check_fits(settings: MakeSettings, teacher: Model) -> None:
-    """Raises `UsageError` where the student has too many layers, or other tokens than a method can compare."""
-    student = parse_student(settings.student)
-    if not isinstance(teacher, LocalModel):
-        return
-    if student.kind == "pruned":
-        depth = len(teacher.model.model.layers)
-        if not 2 <= student.layers < depth:
-            what = f"is no part of a teacher of {depth} layers"
-            raise UsageError(f"--student {settings.student}", what, f"pruned:2 to pruned:{depth - 1}")
-    elif settings.method in WHITE_BOX:
-        own = student.kind == "model" or brings_tokenizer(student.source)
-        tokenizer = own_tokenizer(student)[0] if own else teacher.tokenizer
-        size = vocabulary(student)
-        check_vocabulary(teacher, tokenizer, size)
-
-
-def vocabulary(student: Student) -> int:
-    """Rows of the head of a student that is no part of the teacher."""
-    if student.kind == "config":
-        return int(read_config(student.source).vocab_size)
-    return rows_of_head(opened(student.source))
-
-
-def rows_of_head(model: LocalModel) -> int:
-    """How many tokens a model tells apart."""
-    return int(model.model.get_output_embeddings().weight.shape[0])
-
-
 def check_vocabulary(teacher: LocalModel, tokenizer: Any, rows: int) -> None:
     """Raises `UsageError` where a distribution over the teacher's tokens is none over the student's."""
-    theirs = rows_of_head(teacher)
-    if tokenizer_digest(teacher.tokenizer) == tokenizer_digest(tokenizer) and theirs == rows:
+    theirs = num_rows(teacher.model)
+    same = tokenizer_digest(teacher.tokenizer) == tokenizer_digest(tokenizer)
+    if same and theirs == rows:
         return
     what = f"has other tokens than its teacher (vocabularies of {rows:,} and {theirs:,})"
+    if same:
+        what = f"has its teacher's tokens, but {rows:,} rows for them where the teacher has {theirs:,}"
     raise UsageError("--student", what, "take --method text or judged, or a student of the same tokenizer")
 
 
 def cut_of(teacher: LocalModel, part: LearnPart, layers: int, exchanges: Sequence[Exchange], show: Show) -> Cut:
     """Which layers stay. Raises `UsageError` where the teacher has no such number."""
-    depth = len(teacher.model.model.layers)
+    depth = num_layers_of(teacher.model)
     if part.drop == "measured":
         pairs = [teacher.pair(e) for e in exchanges[: part.importance_prompts]]
         with show.bar("blocks of layers tried", layers - 1) as tick:
             found = choose_cut(teacher.model, pairs, num_layers=layers, pad_id=teacher.pad_id, tick=tick)
         return Cut(found.keep, depth, found.kl_by_start)
-    keep = tuple(i for i in range(depth) if i not in part.drop)
+    return Cut(kept_by(part.drop, depth, layers), depth, {})
+
+
+def kept_by(drop: Sequence[int], depth: int, layers: int) -> tuple[int, ...]:
+    """The layers that stay of `depth` without those of `make.drop`. Raises `UsageError` where they are not `layers`."""
+    keep = tuple(i for i in range(depth) if i not in drop)
     if len(keep) != layers:
         what = f"leaves {len(keep)} of the teacher's {depth} layers, and --student asks for {layers}"
         raise UsageError("make.drop", what, "make both say the same")
-    return Cut(keep, depth, {})
+    return keep
 
 
 def write_pruned(teacher: LocalModel, cut: Cut, folder: Path) -> None:
@@ -93,16 +73,24 @@ def write_pruned(teacher: LocalModel, cut: Cut, folder: Path) -> None:
 
 def write_random(source: str, tokenizer: Any, folder: Path, *, seed: int) -> None:
     """Random weights by a config, drawn with the seed, as a directory."""
+    save_student(random_model(source, tokenizer, seed=seed), tokenizer, folder)
+
+
+def random_model(source: str, tokenizer: Any, *, seed: int) -> Any:
+    """Random weights by a config, drawn with the seed. Raises `ModelError` where it is no language model's."""
     from transformers import AutoModelForCausalLM
 
     config = read_config(source)
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        what = f"is the config of a {config.model_type}, which is no language model's"
+        raise ModelError(source, what, "name the config of a causal language model")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     if len(tokenizer) > config.vocab_size:
         what = f"has a vocabulary of {config.vocab_size}, its tokenizer has {len(tokenizer)} tokens"
         raise ModelError(source, what, "raise vocab_size")
-    save_student(model, tokenizer, folder)
+    return model
 
 
 def read_config(source: str) -> Any:
@@ -125,7 +113,7 @@ def own_tokenizer(student: Student) -> tuple[Any, int]:
     """A student's own tokenizer, and the size of its vocabulary. Raises `UsageError` where it brings none."""
     if student.kind == "model":
         model = opened(student.source)
-        return model.tokenizer, int(model.model.config.vocab_size)
+        return model.tokenizer, int(text_config(model.model).vocab_size)
     if student.kind == "pruned" or not brings_tokenizer(student.source):
         what = "brings no tokenizer, and the teacher's is not at hand"
         raise UsageError(f"--student {student.kind}:{student.source}", what, "put tokenizer files beside the config")
@@ -133,6 +121,13 @@ def own_tokenizer(student: Student) -> tuple[Any, int]:
 
     config = read_config(student.source)
     return AutoTokenizer.from_pretrained(_beside(student.source), local_files_only=True), int(config.vocab_size)
+
+
+def tokenizer_for(student: Student, teacher: Model) -> Any:
+    """The tokenizer of a student made by a config: its own, else its teacher's. Raises as `own_tokenizer`."""
+    if isinstance(teacher, LocalModel) and not brings_tokenizer(student.source):
+        return teacher.tokenizer
+    return own_tokenizer(student)[0]
 
 
 def brings_tokenizer(source: str) -> bool:

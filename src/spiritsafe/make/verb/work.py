@@ -107,7 +107,7 @@ class Work:
 
 def know_teacher(work: Work, entry: Entry) -> Done:
     """Note which model the teacher is. Raises `UsageError` where the student that is wanted does not fit it."""
-    from spiritsafe.make.verb.start import check_fits
+    from spiritsafe.make.verb.fits import check_fits
 
     check_fits(work.settings, work.teacher)
     return Done(notes={"address": work.settings.teacher.model, "digest": work.teacher.digest, "gives": work.kind})
@@ -152,7 +152,6 @@ def collect_answers(work: Work, entry: Entry) -> Done:
 def begin_student(work: Work, entry: Entry) -> Done:
     """The student's start, in `start/` where it is made here."""
     from spiritsafe.make.verb import start
-    from spiritsafe.models.local import LocalModel
 
     settings, folder = work.settings, work.path("start")
     student = parse_student(settings.student)
@@ -160,9 +159,8 @@ def begin_student(work: Work, entry: Entry) -> Done:
         model = start.opened(student.source)
         return Done(notes={"text": f"the model {student.source}", "digest": model.digest, "first": 0})
     if student.kind == "config":
-        lacks = isinstance(work.teacher, LocalModel) and not start.brings_tokenizer(student.source)
-        tokenizer = getattr(work.teacher, "tokenizer", None) if lacks else start.own_tokenizer(student)[0]
-        start.write_random(student.source, tokenizer, folder, seed=seed_of(settings.run.seed, "start") % 2**31)
+        seed = seed_of(settings.run.seed, "start") % 2**31
+        start.write_random(student.source, start.tokenizer_for(student, work.teacher), folder, seed=seed)
         return Done((folder,), notes={"text": f"random weights by {Path(student.source).name}", "first": 0})
     teacher = work.local_teacher
     tried = work.kept() or work.answered(work.prompts("train")[: settings.make.importance_prompts], "trial", entry)
