@@ -108,7 +108,7 @@ def test_only_a_part_of_its_teacher_is_trained_above_a_cut_unless_told_otherwise
     assert MakeSettings(**given, student="pruned:2").make.train == "above-cut"
     assert MakeSettings(**given, student="./other").make.train == "all"
     assert MakeSettings(**given, student="config:c.json", make=LearnPart(epochs=3)).make.train == "all"
-    assert MakeSettings(**given, student="./other", make={"train": "above-cut"}).make.train == "above-cut"
+    assert MakeSettings(**given, student="./other", make=LearnPart(train="above-cut")).make.train == "above-cut"
 
 
 def test_the_command_says_it_in_one_line(
