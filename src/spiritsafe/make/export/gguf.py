@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from spiritsafe.errors import ModelError, writing
-from spiritsafe.make.export.vocabulary import adds, vocabulary_of
+from spiritsafe.make.export.vocabulary import adds, end_tokens, vocabulary_of
 from spiritsafe.models.gguf_form import (
     ARCHITECTURES,
     ROPE_FREQS,
@@ -32,6 +32,8 @@ from spiritsafe.models.gguf_form import (
 Precision = Literal["f16", "q8_0"]
 BLOCK = ALIGNMENT = 32
 F16_MAX = 65504.0
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+WHOLE, INDEX, ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def write_gguf(folder: Path, target: Path, precision: Precision) -> Path:
     from transformers import AutoConfig, AutoTokenizer
 
     where = str(folder)
+    if (folder / ADAPTER).is_file():
+        raise ModelError(where, "holds an adapter beside its weights", "merge the two, or take the adapter away")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     _check(config, where)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -93,9 +97,10 @@ def _tensors(weights: "_Weights", config: Any, where: str) -> list[Tensor]:
     heads = {"attn_q.weight": config.num_attention_heads, "attn_k.weight": config.num_key_value_heads}
     permuted = ARCHITECTURES[config.model_type].permuted
     tensors = []
+    tied = config.tie_word_embeddings and not weights.own_head()
     for source, shape in weights.shapes.items():
         part = split_layer(source)
-        if source == "lm_head.weight" and config.tie_word_embeddings:
+        if source == HEAD and tied:
             continue
         if part and part[1] in layers:
             theirs = layers[part[1]]
@@ -105,7 +110,7 @@ def _tensors(weights: "_Weights", config: Any, where: str) -> list[Tensor]:
             tensors.append(Tensor(tops[source], source, shape))
         else:
             raise ModelError(where, f"its tensor {source} has no place in GGUF's {config.model_type}")
-    expected = len(layers) * config.num_hidden_layers + len(TOP_NAMES) - bool(config.tie_word_embeddings)
+    expected = len(layers) * config.num_hidden_layers + len(TOP_NAMES) - bool(tied)
     if len(tensors) != expected:
         raise ModelError(where, f"holds {len(tensors)} of {expected} tensors", "save the student again")
     factors = [Tensor(ROPE_FREQS, "", (_head_dim(config) // 2,))]
@@ -177,7 +182,7 @@ def _add_model(writer: Any, folder: Path, config: Any, to: Precision) -> None:
     from gguf import GGML_QUANT_VERSION, LlamaFileType, RopeScalingType
 
     writer.add_type("model")
-    writer.add_name(folder.resolve().name)
+    writer.add_name(_name(folder))
     if licence := _licence(folder):
         writer.add_license(licence)
     writer.add_file_type(LlamaFileType.MOSTLY_Q8_0 if to == "q8_0" else LlamaFileType.MOSTLY_F16)
@@ -216,15 +221,36 @@ def _add_tokenizer(writer: Any, where: str, config: Any, tokenizer: Any) -> None
     writer.add_add_eos_token(last)
     if tokenizer.bos_token_id is not None:
         writer.add_bos_token_id(tokenizer.bos_token_id)
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    if turn := [i for i in _end_ids(Path(where)) if i != tokenizer.eos_token_id]:
-        writer.add_eot_token_id(turn[0])
+    ends = end_tokens(tokenizer, _end_ids(Path(where)), where)
+    for add, token in zip(
+        (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id), ends, strict=False
+    ):
+        add(token)
     if tokenizer.unk_token_id is not None:
         writer.add_unk_token_id(tokenizer.unk_token_id)
     if tokenizer.pad_token_id is not None:
         writer.add_pad_token_id(tokenizer.pad_token_id)
-    if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(tokenizer.chat_template)
+    _add_templates(writer, tokenizer.chat_template)
+
+
+def _add_templates(writer: Any, template: str | dict[str, str] | None) -> None:
+    """The default template, and others under their names in llama.cpp's letters."""
+    from gguf import Keys
+
+    templates = {"default": template} if isinstance(template, str) else template or {}
+    named = {re.sub("[^a-zA-Z0-9]", "_", name): text for name, text in templates.items() if name != "default"}
+    for name in sorted(named):
+        writer.add_string(Keys.Tokenizer.CHAT_TEMPLATE_N.format(name=name), named[name])
+    if named:
+        writer.add_array(Keys.Tokenizer.CHAT_TEMPLATES, sorted(named))
+    if "default" in templates:
+        writer.add_chat_template(templates["default"])
+
+
+def _name(folder: Path) -> str:
+    """The student's own name: its directory's, or the making's where that is only called student."""
+    here = folder.resolve()
+    return here.parent.name if here.name == "student" and here.parent.name else here.name
 
 
 def _head_dim(config: Any) -> int:
@@ -246,25 +272,50 @@ def _licence(folder: Path) -> str:
 
 
 class _Weights:
-    """The tensors of a directory's safetensors files, read when asked for."""
+    """The tensors that transformers reads from a directory, read when asked for.
+
+    It takes model.safetensors, else what the index names; whatever lies beside them is none of the model's.
+    """
 
     def __init__(self, folder: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._files: dict[str, Any] = {}
-        try:
-            for path in sorted(folder.glob("*.safetensors")):
+        for path, wanted in _files(folder).items():
+            try:
                 file: Any = safe_open(path, framework="pt")
                 for name in file.keys():  # noqa: SIM118 (not a mapping)
-                    self.shapes[name] = tuple(file.get_slice(name).get_shape())
-                    self._files[name] = file
-        except SafetensorError as error:
-            raise ModelError(str(path), f"cannot be read ({error})", "save the student again") from None
-        if not self.shapes:
-            raise ModelError(str(folder), "holds no safetensors files", "save the student again")
+                    if wanted is None or name in wanted:
+                        self.shapes[name] = tuple(file.get_slice(name).get_shape())
+                        self._files[name] = file
+            except (SafetensorError, OSError) as error:
+                raise ModelError(str(path), f"cannot be read ({error})", "save the student again") from None
+
+    def own_head(self) -> bool:
+        """Whether there is a head with other values than the embedding's, which transformers keeps, tied or not."""
+        if HEAD not in self.shapes or EMBEDDING not in self.shapes:
+            return False
+        return not torch.equal(self.read(HEAD), self.read(EMBEDDING))
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as it is stored."""
         tensor: torch.Tensor = self._files[name].get_tensor(name)
         return tensor
+
+
+def _files(folder: Path) -> dict[Path, frozenset[str] | None]:
+    """The files of a directory's weights, with the tensors that are taken of each (None: all)."""
+    if (folder / WHOLE).is_file():
+        return {folder / WHOLE: None}
+    if not (folder / INDEX).is_file():
+        what = f"holds neither {WHOLE} nor {INDEX}"
+        raise ModelError(str(folder), what, "write it with export --to hf first")
+    try:
+        places = json.loads((folder / INDEX).read_text())["weight_map"]
+        files = {file: frozenset(n for n, at in places.items() if at == file) for file in sorted(set(places.values()))}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(str(folder / INDEX), f"is no index ({error})", "save the student again") from None
+    if lost := next((file for file in files if not (folder / file).is_file()), None):
+        raise ModelError(str(folder), f"lacks {lost}, which its index names", "save the student again")
+    return {folder / file: tensors for file, tensors in files.items()}

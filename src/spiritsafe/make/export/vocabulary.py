@@ -5,6 +5,7 @@ normalises (Qwen's).
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,21 @@ from spiritsafe.errors import ModelError
 from spiritsafe.models.gguf_form import PRE_TOKENIZERS
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+# What llama.cpp takes for an end whatever the file says.
+ENDS = (
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|eom_id|>",
+    "< EOT >",
+    "<EOT>",
+    "_<EOT>",
+    "<end_of_utterance>",
+)
 HINT = "only byte-level BPE as in SmolLM2, Llama 3, Qwen2 and GPT-2 can be written"
 
 
@@ -40,6 +56,25 @@ def vocabulary_of(tokenizer: Any, size: int, where: str) -> Vocabulary:
     types = tuple(kinds.get(i, NORMAL) if i in ids else UNUSED for i in range(size))
     merges = tuple(m if isinstance(m, str) else " ".join(m) for m in form["model"]["merges"])
     return Vocabulary(tokens, types, merges, pre)
+
+
+def end_tokens(tokenizer: Any, configured: Sequence[int], where: str) -> list[int]:
+    """The tokens that end an answer: of the text, of a turn and of a message, as far as there are such.
+
+    llama.cpp ends at those three and at the `ENDS` that it knows by name. Raises `ModelError` where there is none,
+    or one would be lost.
+    """
+    known = {tokenizer.convert_tokens_to_ids(name) for name in ENDS if name in tokenizer.get_vocab()}
+    written = {tokenizer.convert_tokens_to_ids(name) for name in ENDS if name in str(tokenizer.chat_template or "")}
+    given = [tokenizer.eos_token_id, *configured, *sorted(known & written)]
+    ends = list(dict.fromkeys(i for i in given if i is not None))
+    if not ends:
+        raise ModelError(where, "has no end token: its answers would never end", "name one in generation_config.json")
+    first, *others = ends
+    needed = sorted(others, key=lambda i: (i in known, others.index(i)))
+    if lost := [i for i in needed[2:] if i not in known]:
+        raise ModelError(where, f"ends at token {lost[0]} too, and GGUF names three ends", "leave out one of them")
+    return [first, *needed[:2]]
 
 
 def adds(tokenizer: Any) -> tuple[bool, bool]:
