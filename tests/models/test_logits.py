@@ -12,14 +12,17 @@ from transformers import (
     GPT2Config,
     GPTJConfig,
     GraniteConfig,
+    Lfm2Config,
     LlamaConfig,
     OPTConfig,
     PhiConfig,
 )
 
 from spiritsafe.errors import ModelError
+from spiritsafe.models.decode import Row, decode
 from spiritsafe.models.logits import LogitForm, logit_form, logits_of
 from spiritsafe.models.scoring import score_pairs
+from spiritsafe.record import Sampling
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
@@ -43,6 +46,11 @@ MODELS: dict[str, tuple[Any, LogitForm]] = {
     "gpt2": (GPT2Config(**SMALL), LogitForm()),
     "opt, whose head asks a decoder": (OPTConfig(**SIZES, **OPT), LogitForm()),
 }
+CONV = ["conv", "full_attention"]
+MODELS["lfm2, whose states cannot be shared out"] = (
+    Lfm2Config(**SIZES, layer_types=CONV, num_key_value_heads=2, block_multiple_of=8),
+    LogitForm(),
+)
 PAIRS = [((3, 1, 4, 1, 5), (9, 2, 6)), ((2, 7), (1, 8, 2, 8)), ((2, 7), (5,))]
 
 
@@ -77,6 +85,18 @@ def test_scores_are_the_log_probabilities_of_the_whole_model(name: str) -> None:
         logits_TV = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         wanted_T = logits_TV.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0]
         torch.testing.assert_close(torch.tensor(found.logprobs), wanted_T, atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_answers_without_a_shared_cache_are_those_of_the_whole_model() -> None:
+    model = made(MODELS["lfm2, whose states cannot be shared out"][0])
+    rows = [Row(prompt, Sampling(temperature=0.0)) for prompt in ((3, 1, 4, 1, 5), (2, 7), (2, 7))]
+    decode(model, rows, pad_id=0, finished=lambda i, row: len(row.drawn) == 2 + 3 * i)
+    for i, row in enumerate(rows):
+        ids = list(row.prompt_ids)
+        for _ in range(2 + 3 * i):
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+        assert [*row.prompt_ids, *row.drawn] == ids
 
 
 def test_a_number_that_the_config_does_not_name_is_measured() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spiritsafe.models.logits import logits_of
 from spiritsafe.models.sampling import draw
 from spiritsafe.record import Sampling
 
@@ -62,6 +63,9 @@ def prefill(model: Any, prompts: Sequence[tuple[int, ...]], *, pad_id: int) -> t
 
     unique = list(dict.fromkeys(prompts))
     ids_BT, mask_BT = pad_left(unique, pad_id)
+    if not shares_states(model):
+        whole = Whole(list(prompts), pad_id)
+        return whole.logits(model), whole, torch.ones(len(prompts), 1, dtype=torch.long)
     cache = DynamicCache(config=model.config)
     out = model(
         input_ids=ids_BT,
@@ -94,7 +98,54 @@ def positions(mask_BT: Tensor) -> Tensor:
     return (mask_BT.cumsum(-1) - 1).clamp_(min=0)
 
 
+def shares_states(model: Any) -> bool:
+    """Whether what a model keeps of the tokens it has read can be shared out between sequences.
+
+    States of convolutions and recurrences (LFM2, Mamba, Qwen3-Next) cannot: such models read anew for each token.
+    """
+    from transformers import DynamicCache
+
+    return all(hasattr(layer, "batch_select_indices") for layer in DynamicCache(config=model.config).layers)
+
+
+@dataclass
+class Whole:
+    """In a cache's place: the sequences themselves, read from their beginning for each token."""
+
+    ids: list[tuple[int, ...]]
+    pad_id: int
+
+    def batch_select_indices(self, index: Tensor) -> None:
+        """Keep some of the sequences."""
+        self.ids = [self.ids[i] for i in index.tolist()]
+
+    def logits(self, model: Any) -> Tensor:
+        """Logits (B, V) after each sequence."""
+        states_BTD, mask_BT = read_whole(model, self.ids, pad_id=self.pad_id)
+        return logits_of(model, states_BTD[torch.arange(len(self.ids)), mask_BT.sum(1) - 1])
+
+
+def read_whole(model: Any, sequences: Sequence[Sequence[int]], *, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Final hidden states (B, T, D) of sequences padded behind their ends, without a cache, and the mask (B, T)."""
+    ids_BT, mask_BT = pad_right(sequences, max(map(len, sequences)), pad_id)
+    states: Tensor = model.base_model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).last_hidden_state
+    return states, mask_BT
+
+
+def pad_right(sequences: Sequence[Sequence[int]], width: int, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, both (B, T), real tokens at the left edge."""
+    ids_BT = torch.full((len(sequences), width), pad_id)
+    mask_BT = torch.zeros_like(ids_BT)
+    for row, sequence in enumerate(sequences):
+        ids_BT[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
+        mask_BT[row, : len(sequence)] = 1
+    return ids_BT, mask_BT
+
+
 def _step(model: Any, tokens_B: Tensor, cache: Any, mask_BT: Tensor) -> Tensor:
+    if isinstance(cache, Whole):
+        cache.ids = [(*ids, token) for ids, token in zip(cache.ids, tokens_B.tolist(), strict=True)]
+        return cache.logits(model)
     out = model(
         input_ids=tokens_B[:, None],
         attention_mask=mask_BT,

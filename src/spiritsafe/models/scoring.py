@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spiritsafe.models.base import Scores
-from spiritsafe.models.decode import pad_left, positions
+from spiritsafe.models.decode import pad_left, pad_right, positions, read_whole, shares_states
 from spiritsafe.models.logits import logits_of
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
@@ -56,6 +56,10 @@ def answer_hidden(model: Any, pairs: Sequence[Pair], *, pad_id: int) -> list[Ten
     """Hidden states (T, D) at the positions that predict each answer's tokens."""
     from transformers import DynamicCache
 
+    if not shares_states(model):
+        states_BTD, _ = read_whole(model, [prompt + answer[:-1] for prompt, answer in pairs], pad_id=pad_id)
+        begins = [(len(prompt) - 1, len(answer)) for prompt, answer in pairs]
+        return [states_TD[at : at + num] for states_TD, (at, num) in zip(states_BTD, begins, strict=True)]
     unique = list(dict.fromkeys(prompt for prompt, _ in pairs))
     ids_BT, mask_BT = pad_left(unique, pad_id)
     cache = DynamicCache(config=model.config)
@@ -67,7 +71,7 @@ def answer_hidden(model: Any, pairs: Sequence[Pair], *, pad_id: int) -> list[Ten
     if longest < 1:
         return [first_BTD[i, -1:] for i in index.tolist()]
     cache.batch_select_indices(index)
-    rest_BT, rest_mask_BT = _pad_right([answer[:-1] for _, answer in pairs], longest, pad_id)
+    rest_BT, rest_mask_BT = pad_right([answer[:-1] for _, answer in pairs], longest, pad_id)
     full_mask_BT = torch.cat([mask_BT[index], rest_mask_BT], 1)
     rest_BTD = model.base_model(
         input_ids=rest_BT,
@@ -80,12 +84,3 @@ def answer_hidden(model: Any, pairs: Sequence[Pair], *, pad_id: int) -> list[Ten
         torch.cat([first_BTD[i, -1:], rest_BTD[row, : len(answer) - 1]])
         for row, (i, (_, answer)) in enumerate(zip(index.tolist(), pairs, strict=True))
     ]
-
-
-def _pad_right(sequences: Sequence[Sequence[int]], width: int, pad_id: int) -> tuple[Tensor, Tensor]:
-    ids_BT = torch.full((len(sequences), width), pad_id)
-    mask_BT = torch.zeros_like(ids_BT)
-    for row, sequence in enumerate(sequences):
-        ids_BT[row, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        mask_BT[row, : len(sequence)] = 1
-    return ids_BT, mask_BT
