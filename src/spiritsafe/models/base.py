@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from spiritsafe.errors import ModelError
 from spiritsafe.record import ErrorKind, Exchange, Message, Sampling, Usage, digest_of, seed_of
+
+
+class RequestError(ModelError):
+    """One request that a model cannot read: asked again it fails again, and its neighbours are answered."""
 
 
 @dataclass(frozen=True)

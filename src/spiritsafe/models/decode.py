@@ -4,6 +4,7 @@ Equal prompts are prefilled once and their keys and values shared out; finished 
 Suffixes name axes: B batch, T time, V vocabulary.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,16 @@ from spiritsafe.record import Sampling
 
 @dataclass
 class Row:
-    """One sequence while it grows: its prompt's tokens, settings, and what was drawn so far."""
+    """One sequence while it grows: its prompt's tokens, settings, and what was drawn so far.
+
+    `broken` is one for which the model gave NaN or infinity: it ends before that token.
+    """
 
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     drawn: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    broken: bool = False
 
 
 def decode(
@@ -40,11 +45,14 @@ def decode(
     while True:
         tokens_B = _draw(logits_BV, [rows[i] for i in active])
         for i, token, logprob in zip(active, tokens_B.tolist(), _logprobs(logits_BV, tokens_B), strict=True):
-            if i not in done:
+            if i in done:
+                continue
+            rows[i].broken = not math.isfinite(logprob)
+            if not rows[i].broken:
                 rows[i].drawn.append(token)
                 rows[i].logprobs.append(logprob)
-                if finished(i, rows[i]):
-                    done.add(i)
+            if rows[i].broken or finished(i, rows[i]):
+                done.add(i)
         if len(done) == len(rows):
             return
         keep = [place for place, i in enumerate(active) if i not in done]

@@ -4,16 +4,29 @@ Weights run in float32 unless `dtype` says otherwise; logits are always float32.
 """
 
 import hashlib
+import io
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from spiritsafe.cache import cache_dir, scratch_dir, sweep
-from spiritsafe.errors import MissingExtra, ModelError, writing
-from spiritsafe.models.base import OnExchange, OnText, Request, Scores, identity
+from spiritsafe.errors import MissingExtra, ModelError, SpiritsafeError, writing
+from spiritsafe.models.base import OnExchange, OnText, Request, RequestError, Scores, failed, identity
+from spiritsafe.models.directory import (
+    check_folder,
+    failure,
+    lost_layers,
+    model_files,
+    not_text,
+    reads_the_clock,
+)
+from spiritsafe.models.prompt import Prompts
 from spiritsafe.models.pypi import pypi_file
 from spiritsafe.models.quiet import quieten
+from spiritsafe.models.template import first_line, frozen_date
 from spiritsafe.record import Exchange, Usage, file_digest
 
 try:
@@ -27,89 +40,134 @@ except ModuleNotFoundError as error:
 # How rows are extended; a model may be given another way of the same form.
 DECODE: Callable[..., None] = decode
 CONVERTING = ".converting-"
+# Raised with what a conversion of a GGUF file writes, so that an older one in the cache is not taken for it.
+CONVERSION = 2
 # Prompt tokens, padding included, that go through the model at once: about 1.5 GB of keys and values at 135 M.
 MOST_TOKENS = 32_768
-# Written where a template is asked to leave the user's turn open, then cut off there.
-OPEN_MARK = "\ue000open\ue000"
+CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
+# Kinds of RoPE whose config gives the length before it is stretched by `factor`.
+STRETCHED = ("linear", "dynamic", "yarn")
+NAN = "gives numbers that are NaN or infinite"
+NAN_HINT = "its weights are broken: fetch or make it again"
 
 
 class LocalModel:
-    """A causal language model and its tokenizer in this process."""
+    """A causal language model and its tokenizer in this process; `context` tokens can be read (None: any number)."""
 
     def __init__(self, address: str, digest: str, model: Any, tokenizer: Any, *, batch: int = 64) -> None:
         self.address, self.digest, self.batch = address, digest, batch
         self.model, self.tokenizer, self.decode = model.eval(), tokenizer, DECODE
-        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        self.end_ids = _end_ids(model, tokenizer)
+        self.context, rows = context_of(model.config), len(model.get_input_embeddings().weight)
+        self.prompts = Prompts(tokenizer, address, rows=rows, context=self.context)
+        self.end_ids = _end_ids(model, tokenizer, self.prompts)
+        given = [tokenizer.pad_token_id, *self.end_ids]
+        self.pad_id = next((i for i in given if i is not None and i < rows), 0)  # any: padding is never looked at
 
     def render(self, request: Request | Exchange) -> tuple[int, ...]:
-        """Token ids of the prompt through the model's chat template; messages alone where it has none."""
-        messages = [m.model_dump() for m in request.messages]
-        if self.tokenizer.chat_template is None:
-            text = "\n".join(m["content"] for m in messages)
-        elif request.open_turn == "user":
-            turns = [*messages, {"role": "user", "content": OPEN_MARK}]
-            text = self.tokenizer.apply_chat_template(turns, tokenize=False).split(OPEN_MARK)[0]
-        else:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) or (self.pad_id,)
+        """Token ids of the prompt, by the model's chat template. Raises `RequestError` if it cannot be read."""
+        return self.prompts.ids(request)
+
+    def prompt_tokens(self, request: Request) -> int:
+        """How many tokens the prompt takes. Raises as `render` does."""
+        return len(self.render(request))
+
+    def check(self, request: Request) -> str:
+        """Why the request cannot be answered, in a line; empty if it can. Threads may ask at any time."""
+        try:
+            self.render(request)
+        except RequestError as error:
+            return error.what
+        return ""
 
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
         """Answer every request, in order; see `spiritsafe.models.Model`."""
+        prompts: dict[int, tuple[int, ...]] = {}
+        refused: dict[int, Exchange] = {}
+        for i, request in enumerate(requests):
+            try:
+                prompts[i] = self.render(request)
+            except RequestError as error:
+                refused[i] = failed(self.address, self.digest, request, error.what, "request")
         answers: list[Exchange] = []
-        lengths = [len(self.render(request)) for request in requests]
-        for span in spans(lengths, most_rows=self.batch, most_tokens=MOST_TOKENS):
-            part = requests[span.start : span.stop]
-            offset = span.start
 
-            def said(i: int, piece: str, offset: int = offset) -> None:
+        def tell(exchange: Exchange) -> None:
+            answers.append(exchange)
+            if on_exchange:
+                on_exchange(exchange)
+
+        def tell_refused() -> None:
+            while len(answers) in refused:
+                tell(refused.pop(len(answers)))
+
+        tell_refused()
+        for span in spans([len(ids) for ids in prompts.values()], most_rows=self.batch, most_tokens=MOST_TOKENS):
+            part = list(prompts)[span.start : span.stop]
+
+            def said(i: int, piece: str, part: list[int] = part) -> None:
                 if on_text:
-                    on_text(offset + i, piece)
+                    on_text(part[i], piece)
 
-            for exchange in self._generate(part, said if on_text else None):
-                answers.append(exchange)
-                if on_exchange:
-                    on_exchange(exchange)
+            rows = [Row(prompts[i], requests[i].sampling) for i in part]
+            for exchange in self._generate([requests[i] for i in part], rows, said if on_text else None):
+                tell(exchange)
+                tell_refused()
         return answers
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
-        """Log-probabilities of stored answers; text without token ids is tokenised and ended first."""
+        """Log-probabilities of stored answers; text without token ids is tokenised and ended first.
+
+        Raises `RequestError` for an exchange that the model cannot read, `ModelError` if it gives NaN.
+        """
         pairs = [self.pair(exchange) for exchange in exchanges]
         with torch.inference_mode():
-            return score_pairs(self.model, pairs, pad_id=self.pad_id, top_k=top_k, batch=self.batch)
+            try:
+                return score_pairs(self.model, pairs, pad_id=self.pad_id, top_k=top_k, batch=self.batch)
+            except FloatingPointError:
+                raise ModelError(self.address, NAN, NAN_HINT) from None
 
     def pair(self, exchange: Exchange) -> Pair:
         """(prompt ids, answer ids) of an exchange in this model's tokens; the answer is never empty.
 
         Stored token ids of another model are used where they say the answer in this model's tokens too.
+        Raises `RequestError` if the model cannot read them.
         """
         answer = exchange.token_ids if self._reads(exchange) else None
         if answer is None:
-            answer = tuple(self.tokenizer(exchange.answer, add_special_tokens=False)["input_ids"])
+            answer = self.prompts.answer(exchange.answer)
             if exchange.finish_reason == "stop":
-                answer = (*answer, self.end_ids[0])
-        return self.render(exchange), answer or (self.end_ids[0],)
+                answer = (*answer, *self.end_ids[:1])
+        answer = answer or self.end_ids[:1]
+        if not answer:
+            raise RequestError(self.address, "empty answer, and the model has no end token", "leave it out")
+        self.prompts.check_rows(answer, "answer")
+        prompt = self.render(exchange)
+        if self.context is not None and len(prompt) + len(answer) - 1 > self.context:
+            num = len(prompt) + len(answer)
+            what = f"prompt and answer of {num} tokens, the model reads at most {self.context}"
+            raise RequestError(self.address, what, "leave it out")
+        return prompt, answer
 
     def _reads(self, exchange: Exchange) -> bool:
         """Whether the stored token ids are this tokenizer's: its own, or they give the same text and the same end."""
         ids = exchange.token_ids
         if not ids or exchange.model_digest == self.digest:
             return True
-        if max(ids) >= self.model.config.vocab_size:
+        if max(ids) >= self.prompts.rows:
             return False
         text, stopped = cut_at(self.text_of(ids), exchange.sampling.stop)
         ended = stopped or ids[-1] in self.end_ids
         return text == exchange.answer and ended == (exchange.finish_reason == "stop")
 
-    def _generate(self, requests: Sequence[Request], said: OnText | None) -> list[Exchange]:
+    def _generate(self, requests: Sequence[Request], rows: list[Row], said: OnText | None) -> list[Exchange]:
         started = time.time()
-        rows = [Row(self.render(request), request.sampling) for request in requests]
         spoken = [""] * len(rows)
+        # The last token that is drawn is not read again: it may stand just behind the context.
+        most = [min(r.sampling.max_tokens, self._room(len(r.prompt_ids))) for r in rows]
 
         def finished(i: int, row: Row) -> bool:
-            ended = row.drawn[-1] in self.end_ids or len(row.drawn) >= row.sampling.max_tokens
+            ended = row.drawn[-1] in self.end_ids or len(row.drawn) >= most[i]
             if said or row.sampling.stop:
                 text = self.text_of(row.drawn)
                 ended = ended or any(s in text for s in row.sampling.stop)
@@ -126,7 +184,13 @@ class LocalModel:
         elapsed = time.time() - started
         return [self._exchange(q, row, started, elapsed) for q, row in zip(requests, rows, strict=True)]
 
+    def _room(self, num: int) -> int:
+        """How many tokens can be drawn after so many of a prompt."""
+        return sys.maxsize if self.context is None else self.context - num + 1
+
     def _exchange(self, request: Request, row: Row, started: float, elapsed: float) -> Exchange:
+        if row.broken:
+            return failed(self.address, self.digest, request, f"the model {NAN}; {NAN_HINT}", "model")
         text, stopped = cut_at(self.text_of(row.drawn), request.sampling.stop)
         stopped = stopped or row.drawn[-1] in self.end_ids
         return Exchange(
@@ -167,9 +231,6 @@ def cut_at(text: str, stops: Sequence[str]) -> tuple[str, bool]:
 def open_directory(address: str, rest: str, batch: int = 64) -> LocalModel:
     """Open a Hugging Face model directory. Raises `ModelError` where a file is missing or broken."""
     folder = Path(rest).expanduser()
-    if not (folder / "config.json").is_file():
-        what = "holds no config.json" if folder.is_dir() else "no such directory"
-        raise ModelError(str(folder), what, "name a Hugging Face model directory")
     model, tokenizer = load_parts(folder)
     return LocalModel(address, directory_digest(folder), model, tokenizer, batch=batch)
 
@@ -181,7 +242,7 @@ def open_gguf(address: str, rest: str, batch: int = 64) -> LocalModel:
     source = Path(rest).expanduser()
     if not source.is_file():
         raise ModelError(str(source), "no such file")
-    folder = cache_dir() / "models" / file_digest(source)[:32]
+    folder = cache_dir() / "models" / f"{file_digest(source)[:32]}-{CONVERSION}"
     sweep(folder.parent, CONVERTING)
     if not folder.is_dir():
         with writing(folder), scratch_dir(folder.parent, CONVERTING) as scratch:
@@ -210,43 +271,76 @@ def open_hub(address: str, rest: str, batch: int = 64) -> LocalModel:
         try:
             folder = snapshot_download(name, revision=revision or None, allow_patterns=wanted)
         except (OSError, HFValidationError, HTTPError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             hint = "put the model in a directory and name that"
-            raise ModelError(address, f"is not in the local cache and cannot be fetched ({first})", hint) from None
+            what = f"is not in the local cache and cannot be fetched ({first_line(error)})"
+            raise ModelError(address, what, hint) from None
     return open_directory(address, folder, batch)
 
 
 def load_parts(folder: Path, *, dtype: Any = torch.float32) -> tuple[Any, Any]:
-    """The transformers model and tokenizer of a directory; `dtype="auto"` is as stored. Raises `ModelError`."""
-    quieten()
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """The transformers model and tokenizer of a directory; `dtype="auto"` is as stored. Raises `ModelError`.
 
+    Code that lies in the directory is never run, pickles hold weights or are refused, nothing is fetched or asked.
+    """
+    quieten()
+    config = check_folder(folder)
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    safely: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        with redirect_stdout(io.StringIO()):
+            parsed = AutoConfig.from_pretrained(folder, **safely)
+            if type(parsed) not in AutoModelForCausalLM._model_mapping:
+                raise not_text(folder, config)
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                folder, config=parsed, dtype=dtype, output_loading_info=True, weights_only=True, **safely
+            )
+            tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
+    except SpiritsafeError:
+        raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(str(folder), f"cannot be loaded ({first})", "fetch or convert it again") from None
+        raise failure(folder, config, error) from None
     if missing := sorted(loaded["missing_keys"]):
         raise ModelError(str(folder), f"lacks {len(missing)} of its tensors, e.g. {missing[0]}", "fetch it again")
+    if lost := lost_layers(loaded["unexpected_keys"], set(model.state_dict())):
+        what = f"holds {len(lost)} tensors that its config.json leaves no place for, e.g. {lost[0]}"
+        raise ModelError(str(folder), what, "mend the number of layers in its config.json")
     return model, tokenizer
 
 
 def directory_digest(folder: Path) -> str:
-    """sha256 over the weights' and the tokenizer's files, whatever else lies beside them."""
+    """sha256 over all files that have a say in what the model answers, whatever else lies beside them.
+
+    If a template reads the clock, the day that it is shown (`SPIRITSAFE_DATE`) is part of it.
+    """
     total = hashlib.sha256()
-    names = ("tokenizer.json", "chat_template.jinja", "config.json")
-    for file in sorted([*folder.glob("*.safetensors"), *(folder / n for n in names if (folder / n).exists())]):
-        total.update(f"{file.name} {file_digest(file)}\n".encode())
+    for file in model_files(folder):
+        total.update(f"{file.relative_to(folder).as_posix()} {file_digest(file)}\n".encode())
+    if reads_the_clock(folder):
+        total.update(f"date {frozen_date():%Y-%m-%d}\n".encode())
     return total.hexdigest()
 
 
-def _end_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+def context_of(config: Any) -> int | None:
+    """How many tokens a model of this config can read; None if it says nothing of it."""
+    config = config.get_text_config()
+    lengths = [value for name in CONTEXTS if type(value := getattr(config, name, None)) is int and value > 0]
+    if not lengths:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") not in STRETCHED:
+        return lengths[0]
+    length = rope.get("original_max_position_embeddings", lengths[0])
+    return max(lengths[0], int(length * rope.get("factor", 1.0)))
+
+
+def _end_ids(model: Any, tokenizer: Any, prompts: Prompts) -> tuple[int, ...]:
+    """The tokens that end an answer; first one that the template itself ends a turn with, if there is one."""
     configured = model.generation_config.eos_token_id
-    found = configured if isinstance(configured, list) else [configured]
-    return tuple(dict.fromkeys(i for i in [tokenizer.eos_token_id, *found] if i is not None))
+    found = [tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])]
+    source = prompts.template.source if prompts.template else ""
+    ids = dict.fromkeys(i for i in found if i is not None)
+    return tuple(sorted(ids, key=lambda i: str(tokenizer.convert_ids_to_tokens(i)) not in source))
 
 
 def _settled(text: str, stops: Sequence[str]) -> str:

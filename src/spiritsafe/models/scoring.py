@@ -3,6 +3,7 @@
 Suffixes name axes: B batch, T time, K top-k, N answer tokens of the batch, D hidden, V vocabulary.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,10 @@ def answer_logprobs(model: Any, pairs: Sequence[Pair], *, pad_id: int, chunk: in
 
 
 def score_pairs(model: Any, pairs: Sequence[Pair], *, pad_id: int, top_k: int, batch: int) -> list[Scores]:
-    """`Scores` for each (prompt ids, answer ids), in order, `batch` at a time."""
+    """`Scores` for each (prompt ids, answer ids), in order, `batch` at a time.
+
+    Raises `FloatingPointError` if the model gives NaN.
+    """
     scores: list[Scores] = []
     for start in range(0, len(pairs), batch):
         part = pairs[start : start + batch]
@@ -45,6 +49,8 @@ def score_pairs(model: Any, pairs: Sequence[Pair], *, pad_id: int, top_k: int, b
 
 def _scores(answer: tuple[int, ...], logprobs_TV: Tensor, top_k: int) -> Scores:
     picked = logprobs_TV.gather(-1, torch.tensor(answer)[:, None])[:, 0].tolist()
+    if any(map(math.isnan, picked)):
+        raise FloatingPointError
     if not top_k:
         return Scores(answer, tuple(picked))
     top = logprobs_TV.topk(top_k, dim=-1)
