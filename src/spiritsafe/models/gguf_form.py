@@ -66,6 +66,13 @@ class PreTokenizer:
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPLIT = _CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _DIGITS = PreTokenizer((("digits",), ("bytes", True)))
+# What llama.cpp does if a file names no pre-tokenizer: each pattern splits what the one before left whole.
+_UNNAMED = (
+    r"[\p{P}\$\+<=>\^~\|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    r"\p{N}+",
+    "[0-9][0-9][0-9]",
+)
 PRE_TOKENIZERS = {
     "gpt-2": PreTokenizer((("bytes", True),)),
     "smollm": _DIGITS,
@@ -74,6 +81,7 @@ PRE_TOKENIZERS = {
     "refact": _DIGITS,
     "command-r": _DIGITS,
     "starcoder": _DIGITS,
+    "default": PreTokenizer((*(("split", pattern) for pattern in _UNNAMED), ("bytes", False))),
 }
 
 
