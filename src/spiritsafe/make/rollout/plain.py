@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
+from spiritsafe.errors import ModelError
 from spiritsafe.make.rollout import race
 from spiritsafe.make.rollout.race import Drawing
 from spiritsafe.models.decode import Row, decode
@@ -37,7 +38,10 @@ def grow(
         part = answers[start : start + size]
         how = Sampling(temperature=drawing.temperature, top_p=drawing.top_p, max_tokens=max_tokens)
         rows = [Row(a.prompt_ids, how.model_copy(update={"seed": a.seed}), a.drawn, a.logprobs) for a in part]
-        decode(model, rows, pad_id=end_ids[0], finished=finished)
+        decode(model, rows, pad_id=end_ids[0] if end_ids else 0, finished=finished)
+        if any(row.broken for row in rows):
+            what = "gives numbers that are NaN or infinite"
+            raise ModelError(type(model).__name__, what, "lower the learning rate, or begin with a whole model")
     model.train(training)
 
 
