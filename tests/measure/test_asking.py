@@ -134,6 +134,18 @@ def test_a_share_of_missing_answers_refuses_the_claim_and_its_gates(
         assert parse_gate(gate).failures([verdict]) == [verdict]
 
 
+@pytest.mark.parametrize(("prompts", "right"), [("Item 3:", 39), ("Item 1", None)])
+def test_a_few_empty_answers_are_wrong_ones_and_many_are_no_result(
+    upstream: Upstream, data: str, tmp_path: Path, prompts: str, right: int | None
+) -> None:
+    silent = JSONResponse({"choices": [{"message": {"content": None}, "finish_reason": "stop"}]})
+    upstream.behave = only(prompts, silent)
+    [cell] = asked(upstream, data, tmp_path / "out").cells
+    assert cell.inconclusive == (right is None)
+    assert right is None or (sum(cell.outcomes), len(cell.outcomes)) == (right, 40)
+    assert cell.unanswered.startswith("of 40 answers ")
+
+
 def test_one_missing_answer_never_refuses_a_claim_alone_and_a_tenth_does() -> None:
     assert [too_many(*pair) for pair in ((1, 8), (1, 3), (4, 40), (0, 1))] == [False] * 4
     assert [too_many(*pair) for pair in ((2, 8), (1, 1), (1, 2), (5, 40), (40, 40))] == [True] * 5

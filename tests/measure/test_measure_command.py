@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from spiritsafe.cli import main
+from spiritsafe.guard.app import create_app
+from spiritsafe.guard.keys import Keys
+from spiritsafe.guard.server import serving
+from spiritsafe.models import open_model
 
 
 @pytest.fixture
@@ -82,3 +86,28 @@ def test_nothing_to_measure_is_a_usage_error(
 ) -> None:
     assert run(monkeypatch, "--suite", "nature") == 2
     assert "no model is named" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-usd", "1"), "--max-usd: the price of openai:m@http://127.0.0.1:"),
+        (("--max-usd", "1", "--usd-per-mtok", "1"), "--usd-per-mtok 1: is not IN,OUT; e.g. 0.15,0.60"),
+        (("--key-env", "NO_SUCH_KEY"), "--key-env NO_SUCH_KEY: NO_SUCH_KEY is not set"),
+    ],
+)
+def test_an_option_that_cannot_be_heeded_is_a_usage_error(
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
+    app = create_app(open_model("fake:echo"), keys=(keys := Keys(tmp_path / "k")), log=tmp_path / "l.jsonl", name="m")
+    monkeypatch.setenv("SPIRITSAFE_API_KEY", keys.create("alice"))
+    with serving(app) as url:
+        words = (f"openai:m@{url}/v1", "--task", "gsm8k", "--data", data, "-o", str(tmp_path / "out"), *options)
+        assert run(monkeypatch, *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "l.jsonl").exists()

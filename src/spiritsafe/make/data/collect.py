@@ -16,7 +16,7 @@ from spiritsafe.models.base import Model, Request, exchange_id
 from spiritsafe.models.budget import Meter
 from spiritsafe.models.fan import Fan
 from spiritsafe.models.many import answer_all
-from spiritsafe.progress import Tick
+from spiritsafe.progress import Tick, warn
 from spiritsafe.record import Exchange, Record, append_jsonl, read_jsonl, repair_jsonl
 
 # So many failures are needed before their share says anything while more is to come.
@@ -33,7 +33,10 @@ class Failure(Record):
 
 
 class Collected(Record):
-    """What is stored of the answers wanted. `stopped` says which part of the budget ended it; "": nothing did."""
+    """What is stored of the answers wanted. `stopped` says which part of the budget ended it; "": nothing did.
+
+    `uncounted` answers came without counts of tokens and are counted as one token a byte.
+    """
 
     wanted: int
     answered: int
@@ -45,6 +48,7 @@ class Collected(Record):
     seconds: float
     stopped: str
     errors: dict[str, int]
+    uncounted: int = 0
 
 
 def collect(
@@ -140,6 +144,10 @@ class _Work:
     def done(self, address: str) -> Collected:
         """The sum of it. Raises `EndpointError` where too much failed."""
         self._judge(address, self.wanted)
+        if self.meter.uncounted:
+            warn(
+                f"{address}: {self.meter.uncounted} answers came without counts of tokens: one token a byte is counted"
+            )
         return Collected(
             wanted=self.wanted,
             answered=self.answered,
@@ -151,6 +159,7 @@ class _Work:
             seconds=time.monotonic() - self.meter.started_s,
             stopped=self.refusal if self.left else "",
             errors=dict(Counter(self.failed.values()).most_common(20)),
+            uncounted=self.meter.uncounted,
         )
 
     def _fail(self, result: Exchange) -> None:
