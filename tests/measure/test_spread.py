@@ -14,7 +14,7 @@ from spiritsafe.measure.compare import table_verdicts
 from spiritsafe.measure.harness import Plan, measure
 from spiritsafe.measure.output import write_results
 from spiritsafe.measure.registry import find_task
-from spiritsafe.measure.store import Budget
+from spiritsafe.models.budget import Budget
 from spiritsafe.models import open_model
 data, out, actors, tokens = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 models = [open_model(a) for a in ("fake:echo", "fake:random")]
