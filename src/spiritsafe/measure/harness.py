@@ -240,8 +240,7 @@ def scored(
     cell = _cell(model, task, items, exchanges, setting)
     states = [state_of(e) for e in exchanges]
     num = len(exchanges) // len(items)
-    # A task of safety has an outcome of its own for what the provider's filter stopped. An empty answer is a wrong one
-    # elsewhere; where there are many, something else is wrong, and nothing is claimed.
+    # Few empty answers are wrong ones; where there are many, something else is wrong, and nothing is claimed.
     counted: tuple[State, ...] = ("answered", "filtered") if task.kind else ("answered", "empty")
     whole = [all(s in counted for s in states[i * num : (i + 1) * num]) for i in range(len(items))]
     empty = sum("empty" in states[i * num : (i + 1) * num] for i, good in enumerate(whole) if good)
@@ -339,8 +338,8 @@ def _weighed(model: Model, part: _Asked, folder: Path, meter: Meter, tick: Tick)
         if len(weights) == num:
             scores[place] = task.weigh(item, weights)
         start += num
-    gone = len(items) - len(scores)
-    told = f"of {len(items)} items {gone} with choices that the model cannot score" if gone else ""
+    told = f"of {len(items)} items {len(items) - len(scores)} with choices that the model cannot score"
+    told = told if len(scores) < len(items) else ""
     cell = _left(_cell(model.address, task, items, []), list(scores), told)
     return replace(cell, outcomes=tuple(scores.values()), is_share=task.metric == "accuracy")
 
