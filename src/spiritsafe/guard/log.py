@@ -19,7 +19,7 @@ from spiritsafe.record import Exchange, append_jsonl
 
 LOGGER = logging.getLogger("spiritsafe.guard")
 LINE_BYTES = 2048  # what a line has beside its texts, generously
-STEP_BYTES = 65_536  # the spare file grows by so much, so that most requests write nothing to it
+STEP_BYTES = 16_384  # the spare file grows by so much, so that most requests write nothing to it
 
 
 class Unwritable(RunError):
@@ -119,7 +119,7 @@ class Log:
                 with os.fdopen(handle, "ab", buffering=0) as file:
                     while (have := file.seek(0, os.SEEK_END)) < want:
                         # Random, since file systems that compress keep no room for zeros.
-                        file.write(os.urandom(min(want - have, 16 * STEP_BYTES)))
+                        file.write(os.urandom(min(want - have, 64 * STEP_BYTES)))
         except RunError as error:
             self._why = error.what
             raise self._unwritable() from None
