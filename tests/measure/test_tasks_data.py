@@ -6,7 +6,7 @@ import pytest
 
 from spiritsafe.errors import DataError
 from spiritsafe.measure.registry import HARMLESS, available, find_task, suite_tasks
-from spiritsafe.measure.task import Item
+from spiritsafe.measure.task import Item, items_of
 from spiritsafe.measure.tasks.prompts import dialogue
 from spiritsafe.models import user
 
@@ -120,3 +120,20 @@ def test_a_broken_set_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "gsm8k" / "test.jsonl").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         find_task("gsm8k").load(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "told"),
+    [
+        ("gsm8k/test.jsonl", '{"prompt": "1 + 1?", "key": "#### 2"}\n', "gsm8k: its file has no column 'question'"),
+        ("gsm8k/test.jsonl", '["1 + 1?", "#### 2"]\n', "gsm8k: its file is not of the published form"),
+        ("mgsm/mgsm_de.tsv", "1 + 1?\t2\nEins\tund eins?\t2\n", "line 2 has 3 columns, two are wanted"),
+    ],
+)
+def test_a_file_of_another_form_is_told_in_one_line(tmp_path: Path, file: str, text: str, told: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir()
+    path.write_text(text)
+    task = find_task("gsm8k" if "gsm8k" in file else "mgsm-de")
+    with pytest.raises(DataError, match=told):
+        items_of(task, str(tmp_path))

@@ -31,7 +31,7 @@ def rows(where: str, file: str) -> list[dict[str, Any]]:
     try:
         return _parse(path)
     except (ValueError, KeyError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "fetch it again") from None
+        raise DataError(str(path), f"cannot be read ({error})", "is it the published file, whole?") from None
 
 
 def lines(where: str, file: str = "", *, quoted: bool = False) -> list[str]:
@@ -87,6 +87,12 @@ def _parse(path: Path) -> list[dict[str, Any]]:
         held: list[dict[str, Any]] = whole if isinstance(whole, list) else whole["examples"]
         return held
     if name.endswith(".tsv"):
-        pairs = [line.rstrip("\r").split("\t") for _, line in jsonl_lines(text)]
-        return [{"input": question, "target": target} for question, target in pairs]
+        return [_pair(number, line.rstrip("\r").split("\t")) for number, line in jsonl_lines(text)]
     return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _pair(number: int, columns: list[str]) -> dict[str, Any]:
+    """A line of a TSV. A tab inside the question would move its target."""
+    if len(columns) != 2:
+        raise ValueError(f"line {number} has {len(columns)} columns, two are wanted: input and target")
+    return {"input": columns[0], "target": columns[1]}

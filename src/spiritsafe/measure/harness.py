@@ -17,7 +17,7 @@ from spiritsafe.measure.safety.axis import OFF, controlled
 from spiritsafe.measure.safety.outcomes import BOUND, HarmJudge, Judged, judged
 from spiritsafe.measure.spread import spread
 from spiritsafe.measure.store import BudgetSpent, Stored, answers, likelihoods, locked
-from spiritsafe.measure.task import Item, Task, Together
+from spiritsafe.measure.task import Item, Task, Together, items_of
 from spiritsafe.models.base import Model, Request, ask, identity
 from spiritsafe.models.budget import Budget, Meter, check_priced
 from spiritsafe.progress import Show, Tick, warn
@@ -219,7 +219,7 @@ def _stored_judge(plan: Plan, folder: Path, meter: Meter) -> HarmJudge | None:
 
 def chosen(task: Task, data: str, *, limit: int | None, seed: int) -> list[Item]:
     """A task's items, equal ones once; `limit` of them picked by the seed, whatever order the file has."""
-    items = list({item.key: item for item in task.load(data)}.values())
+    items = list({item.key: item for item in items_of(task, data)}.values())
     if not items:
         raise DataError(task.name, "holds no items", "is it the right file?")
     return sorted(items, key=lambda item: seed_of(seed, "limit", item.pair or item.key))[:limit]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from spiritsafe.errors import DataError, UsageError
-from spiritsafe.measure.task import Task
+from spiritsafe.measure.task import Task, items_of
 
 LANGUAGES = ("de", "en", "es", "fr", "zh")
 BBH = (
@@ -96,7 +96,7 @@ def available(tasks: Sequence[Task], data: str, tell: Callable[[str], None]) -> 
     kept = []
     for task in tasks:
         try:
-            task.load(data)
+            items_of(task, data)
             kept.append(task)
         except DataError as error:
             tell(f"left out: {task.name}, {error}")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from spiritsafe.errors import DataError
 from spiritsafe.record import Message, Sampling, digest_of
 
 
@@ -72,3 +73,14 @@ class Task:
     paired_with: str = ""
     weigh: Weigh | None = None
     together: Together | None = None
+
+
+def items_of(task: Task, data: str) -> list[Item]:
+    """A task's items. Raises `DataError` naming what its file lacks, if it is not of the published form."""
+    try:
+        return task.load(data)
+    except KeyError as error:
+        what = f"its file has no column {error}"
+    except (TypeError, AttributeError, IndexError, ValueError) as error:
+        what = f"its file is not of the published form ({error})"
+    raise DataError(task.name, what, "name the published file, or the folder that holds it")
