@@ -17,8 +17,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from bench._schema import Row, main, note
-from spiritsafe.measure.refusal import encoder
+from bench._schema import Row, main
 from spiritsafe.measure.refusal.fit import Labelled, counts, leave_one_model_out, read_pyrit, read_xstest
 from spiritsafe.measure.refusal.judge import shipped
 from spiritsafe.models.pypi import pypi_file
@@ -38,8 +37,7 @@ def measure(seed: int) -> Sequence[Row]:
     """Accuracy and F1 of each set beside each peer, and judgements a second."""
     phrases = {peer: _phrases(pypi_file(file), name) for peer, (file, name) in PEERS.items()}
     xstest = read_xstest(DATA / "safety/xstest/completions")
-    note(f"encoder: {'yes' if encoder.is_installed() else 'not installed, n-grams alone'}")
-    refused, declined = leave_one_model_out(xstest, use_encoder=encoder.is_installed())
+    refused, declined = leave_one_model_out(xstest)
     rows = [*_beside("xstest leave-one-model-out", refused, xstest, phrases)]
     rows += _beside("xstest leave-one-model-out, declined", declined, xstest, {})
     for case, name in (("pyrit refusal", "refusal.csv"), ("pyrit refusal_extra", "refusal_extra.csv")):

@@ -223,8 +223,9 @@ def _noted(quantities: Sequence[Any], files: Sequence[Any] = ()) -> Done:
 
 
 def _policy(recipe: PhotocopyRecipe) -> dict[str, str]:
-    """The digest of the policy that the setting of the risk control names."""
+    """The digests of the policy that the setting of the risk control names, and of the judge of refusals."""
     from spiritsafe.guard.policy import load_policy
+    from spiritsafe.measure.refusal.judge import digest
 
     named = recipe.measure.guard.rpartition("@")[0].partition("~")[0]
-    return {"policy": digest_of(load_policy(named or "default"))}
+    return {"policy": digest_of(load_policy(named or "default")), "refusal judge": digest()}

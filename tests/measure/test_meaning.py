@@ -1,20 +1,37 @@
 """Semantic entropy and self-consistency: their limits, and what they make of texts."""
 
+from collections.abc import Sequence
 from math import log
+from zlib import crc32
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from spiritsafe.errors import MissingExtra
+from spiritsafe.measure import meaning
+from spiritsafe.measure.drift.texts import grams
 from spiritsafe.measure.meaning import (
     Likeness,
-    by_words,
     entropy,
     inconsistency,
     likeness,
     meanings,
     semantic_entropy,
 )
-from spiritsafe.measure.refusal import encoder
+from tests.weights import at_hand
+
+WIDTH = 4096
+
+
+def by_words(texts: Sequence[str]) -> NDArray[np.float64]:
+    """Unit vectors (N, 4096) of hashed words and word pairs; an empty text has a direction of its own."""
+    found = np.zeros((len(texts), WIDTH))
+    for row, text in zip(found, texts, strict=True):
+        for gram in [*grams(text, 1), *grams(text, 2)] or [("",)]:
+            row[crc32(" ".join(gram).encode()) % WIDTH] += 1
+    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), float)
+
 
 WORDS = Likeness("words", by_words, 0.5, "hears words")
 SAME = ["Copper is a metal."] * 5
@@ -59,11 +76,14 @@ def test_the_order_of_sentences_does_not_matter() -> None:
     assert inconsistency(turned, WORDS) == pytest.approx(0.0)
 
 
-def test_what_measures_likeness_says_its_name() -> None:
-    assert ("MiniLM" in likeness().name) == encoder.is_installed()
+def test_without_the_encoder_s_library_there_is_an_error_and_no_other_likeness(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "MiniLM" in likeness().name
+    monkeypatch.setattr(meaning, "missing", lambda: "tokenizers")
+    with pytest.raises(MissingExtra, match=r"tokenizers: is not installed; pip install 'spiritsafe\[guard\]'"):
+        likeness()
 
 
-@pytest.mark.skipif(not encoder.is_installed(), reason="the sentence encoder is not installed")
+@pytest.mark.skipif(not at_hand(), reason="needs the encoders' weights: python -m spiritsafe.models.encoder")
 def test_the_encoder_hears_one_meaning_in_other_words() -> None:
     by = likeness()
     assert entropy(["The cat sleeps on the sofa.", "The cat is sleeping on the couch."], by) == 0.0

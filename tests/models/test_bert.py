@@ -14,8 +14,8 @@ import pytest
 from spiritsafe.errors import DataError, ModelError
 from spiritsafe.models import bert, encoder, packaged
 from spiritsafe.models.bert import Bert, Floats, Layer, Norm, Product
-from tests.weights import at_hand
 from spiritsafe.native import EXACT, FLAGS, processor_flags
+from tests.weights import at_hand
 
 SENTENCES = [
     "How do I bake rye bread with a sourdough starter?",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from spiritsafe.errors import MissingExtra, UsageError
 from spiritsafe.guard.heads.heads import Stamp, open_heads, stamp_of
-from spiritsafe.guard.match import of_pattern
+from spiritsafe.guard.match import of_pattern, of_phrase
 from spiritsafe.models.encoder import missing
 from spiritsafe.recipe import Section
 
@@ -47,6 +47,13 @@ class Rule(Section):
         if self.refusal and "english" not in self.refusal:
             raise ValueError("refusal: has no 'english' text")
         return self
+
+    @field_validator("phrases")
+    @classmethod
+    def _hold_words(cls, phrases: tuple[str, ...]) -> tuple[str, ...]:
+        for phrase in phrases:
+            of_phrase(phrase)
+        return phrases
 
     @field_validator("patterns")
     @classmethod

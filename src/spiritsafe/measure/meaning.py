@@ -11,17 +11,16 @@ encoder's own limits are what neither can show; every claim from them states bot
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiritsafe.measure.drift.texts import grams
+from spiritsafe.errors import MissingExtra
 from spiritsafe.measure.refusal import encoder
 from spiritsafe.measure.refusal.features import SENTENCE
+from spiritsafe.models.encoder import missing
 
 Array = NDArray[np.float64]
-WIDTH = 4096
 UNSURE = (
     "a model that is unsure is not thereby wrong, and one that always errs alike looks sure: consistent falsehoods are "
     "not seen"
@@ -30,7 +29,6 @@ HEARD = (
     f"meanings are those that a small English sentence encoder hears in the first {encoder.MAX_TOKENS} tokens of an "
     "answer or sentence: topics better than contradictions, and hardly other numbers or names"
 )
-WORDING = "meanings are shared words: one meaning in other words counts as two"
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,10 @@ class Likeness:
 
 
 def likeness() -> Likeness:
-    """The packaged encoder; without it, word n-grams, which hear wording alone: the name says which."""
-    if encoder.is_installed():
-        return Likeness("all-MiniLM-L6-v2, int8, cosine from 0.8 on", encoder.embed, 0.8, HEARD)
-    return Likeness("word n-grams, cosine from 0.5 on: the sentence encoder is not installed", by_words, 0.5, WORDING)
-
-
-def by_words(texts: Sequence[str]) -> Array:
-    """Unit vectors (N, 4096) of hashed words and word pairs; an empty text has a direction of its own."""
-    found = np.zeros((len(texts), WIDTH))
-    for row, text in zip(found, texts, strict=True):
-        for gram in [*grams(text, 1), *grams(text, 2)] or [("",)]:
-            row[crc32(" ".join(gram).encode()) % WIDTH] += 1
-    return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), float)
+    """The sentence encoder; its weights are fetched when it reads first. Raises `MissingExtra`."""
+    if name := missing():
+        raise MissingExtra(name, "guard")
+    return Likeness("all-MiniLM-L6-v2, int8, cosine from 0.8 on", encoder.embed, 0.8, HEARD)
 
 
 def meanings(vectors_KD: Array, same: float) -> list[int]:

@@ -52,7 +52,10 @@ def english(texts: Sequence[str], *, max_tokens: int) -> NDArray[np.float64]:
 
 
 def multilingual(texts: Sequence[str]) -> NDArray[np.float64]:
-    """Unit vectors (N, 384) of each text's first 300 characters (256 tokens). Raises `MissingExtra`, `DataError`, `ModelError`."""
+    """Unit vectors (N, 384) of each text's first 300 characters (256 tokens).
+
+    Raises `MissingExtra`, `DataError`, `ModelError`.
+    """
     model, tokenizer, replaced = _e5()
     read = [f"{E5_PREFIX}{text[:MAX_CHARS]}".translate(replaced) for text in texts]
     return _means(model, [tokenizer.encode(re.sub(" {2,}", " ", text)).ids for text in read])

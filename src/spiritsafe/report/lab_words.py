@@ -87,12 +87,8 @@ LIMITS = (
         r"Satzes erkennt: Themen besser als Widersprüche, andere Zahlen oder Namen kaum",
     ),
     (
-        r"meanings are shared words: one meaning in other words counts as two",
-        r"Bedeutungen sind gemeinsame Wörter: dieselbe Bedeutung in anderen Worten zählt als zwei",
-    ),
-    (
-        r"refusal judge \((n-grams|encoder); sensitivity ([\d.]+)%, specificity ([\d.]+)% on English answers of models "
-        r"it never saw; German by rule\)",
+        r"spiritsafe refusal judge 2 \((\w+); sensitivity ([\d.]+)%, specificity ([\d.]+)% on English answers of "
+        r"models it never saw; German by rule\)",
         r"Ablehnungen erkennt ein eigener Klassifikator (\1; Sensitivität \2 %, Spezifität \3 % bei englischen "
         r"Antworten von Modellen, die er nie sah; deutsche nach Regeln)",
     ),

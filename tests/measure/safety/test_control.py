@@ -1,6 +1,7 @@
 """The risk control off and on: signs, intervals, and nothing claimed where nothing was shown."""
 
 from spiritsafe.evidence import wilson
+from spiritsafe.measure.refusal.judge import NAME, digest
 from spiritsafe.measure.safety.control import control_verdicts
 from spiritsafe.models import Request, open_model, user
 from spiritsafe.record import Exchange, Sampling, Verdict
@@ -57,3 +58,19 @@ def test_an_effect_in_the_wrong_direction_is_not_claimed_as_the_control_s() -> N
     difference = verdicts(off, on)["difference in answered"]
     assert difference.value == 1
     assert not difference.rejected
+
+
+def test_absent_answers_are_left_out_and_counted() -> None:
+    off = answered(*["I cannot help."] * 4, *["First, take"] * 15, "")
+    found = verdicts(off, off)
+    assert (found["refused, control off"].value, found["refused, control off"].n) == (4 / 19, 19)
+    assert found["refused, control off"].detail == {"judge": NAME, "judge_sha256": digest(), "absent": 1}
+    assert "1 empty or failed answers are left out" in found["difference in answered"].limits
+    assert f"{NAME}, {digest()[:12]}" in found["difference in answered"].method
+
+
+def test_nothing_is_concluded_if_more_than_a_tenth_is_absent() -> None:
+    off = answered(*["First, take"] * 17, *[" "] * 3)
+    (only,) = verdicts(off, [*map(stopped, off)]).values()
+    assert only.claim.startswith("Nothing is concluded: 3 of 20 answers of the student to harmful prompts are empty")
+    assert (only.value, only.n, only.rejected) == (0.15, 20, None)

@@ -1,18 +1,13 @@
-"""The packaged English encoder as the judge reads with it: the first 48 tokens of a text."""
+"""The English sentence encoder as measurements of meaning read with it: the first 48 tokens of a text."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spiritsafe.models.encoder import ENGLISH, english, missing
+from spiritsafe.models.encoder import english
 
 MAX_TOKENS = 48
-
-
-def is_installed() -> bool:
-    """Whether all that the encoder needs is installed."""
-    return not missing(ENGLISH)
 
 
 def embed(texts: Sequence[str]) -> NDArray[np.float64]:

@@ -18,7 +18,9 @@ def rows(texts: Sequence[str]) -> Any:
     found = [hashed(text) for text in texts]
     ends = np.cumsum([0, *(len(buckets) for buckets, _ in found)])
     values = (np.concatenate([w for _, w in found]), np.concatenate([b for b, _ in found]), ends)
-    return hstack([csr_matrix(values, shape=(len(texts), BUCKETS)), csr_matrix(CUE_SCALE * np.array([cues(t) for t in texts]))])
+    return hstack(
+        [csr_matrix(values, shape=(len(texts), BUCKETS)), csr_matrix(CUE_SCALE * np.array([cues(t) for t in texts]))]
+    )
 
 
 def fitted(rows_NF: Any, labels_N: NDArray[np.bool_], *, cost: float, weights_N: Array | None = None) -> Array:

@@ -26,7 +26,7 @@ METRICS = {"semantic-entropy": "semantic_entropy", "self-consistency": "inconsis
 
 
 def together(name: str) -> Together:
-    """How a prompt's answers are scored; by the packaged encoder where it is installed."""
+    """How a prompt's answers are scored; by the packaged encoder."""
     by = likeness()
     if name == "semantic-entropy":
         return Together(partial(entropy, by=by), "nats", log, by.name)
