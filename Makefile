@@ -7,6 +7,9 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
   $(BIN)/python -m pip install --quiet --no-compile
 PIPPEERS := $(subst $(BIN),.venv-peers/bin,$(PIP))
 PINS := pyproject.toml constraints.txt
+# What a lock names, each file by its sha256; torch, whose build depends on the machine's index, comes before by version.
+LOCKED = $(PIP) torch && $(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes -r
+OURSELVES := $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation -e .
 BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 
 # pip compiles nothing here: the first import of a module does, once, and must be allowed to keep it.
@@ -55,14 +58,16 @@ clean:
 	$(PYTHON) -m venv .venv
 	@$(PIP) --upgrade pip
 
-.venv/.torch: $(PINS) | .venv/bin/python
+.venv/.torch: $(PINS) requirements/torch.txt | .venv/bin/python
 	@echo "installing spiritsafe[torch] into .venv: about a minute, downloads aside"
-	@$(PIP) -e '.[torch]'
+	@$(LOCKED) requirements/torch.txt && $(OURSELVES)
 	@touch $@
 
-.venv/.dev: $(PINS) | .venv/bin/python
+.venv/.dev: $(PINS) requirements/dev.txt | .venv/bin/python
 	@echo "installing spiritsafe[torch,dev] into .venv: about a minute, downloads aside"
-	@$(PIP) -e '.[torch,dev]'
+	@$(LOCKED) requirements/dev.txt && $(OURSELVES)
+	@$(BIN)/python -m spiritsafe.models.encoder > /dev/null || \
+	  echo "the sentence encoders' weights could not be fetched: tests that need them are skipped"
 	@touch .venv/.torch $@
 
 .venv-peers/.done: bench/requirements/peers.txt $(PINS)
@@ -78,7 +83,8 @@ clean:
 	@$(subst $(BIN),.venv-lm-eval/bin,$(PIP)) -e '.[torch]' -r bench/requirements/lm_eval.txt
 	@touch $@
 
-.venv/.docs: $(PINS) | .venv/bin/python
+.venv/.docs: $(PINS) requirements/docs.txt | .venv/bin/python
 	@echo "installing spiritsafe[docs] into .venv"
-	@$(PIP) -e '.[docs]'
+	@$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes -r requirements/docs.txt
+	@$(OURSELVES)
 	@touch $@

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -114,6 +115,20 @@ def test_every_dependency_is_pinned(root: Path) -> None:
     pins = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     assert all(line.count("==") == 1 for line in pins)
     assert {"torch", "transformers", "hatchling", "pytest", "numpy"} <= {line.partition("==")[0] for line in pins}
+
+
+def test_every_lock_has_a_hash_for_each_file_at_the_versions_of_the_constraints(root: Path) -> None:
+    pins = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    versions = dict(pin.split("==") for pin in pins)
+    locks = {path.stem: path.read_text() for path in (root / "requirements").glob("*.txt")}
+    assert set(locks) == {"torch", "dev", "docs", "guard"}
+    for text in locks.values():
+        for part in re.split(r"^(?=[^\s#])", text, flags=re.MULTILINE)[1:]:
+            name, _, version = part.split()[0].partition("==")
+            assert versions[name.partition("[")[0]] == version
+            assert "--hash=sha256:" in part
+    assert "hatchling==" in locks["dev"]
+    assert "\ntorch==" not in "".join(locks.values())
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda f: f.stem)

@@ -97,7 +97,7 @@ TAKEN = [
 @pytest.mark.parametrize("pattern", REFUSED)
 def test_what_one_engine_cannot_do_both_refuse(pattern: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if engine == "re":
-        monkeypatch.setattr(match.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=REFUSED[pattern]):
         of_pattern(pattern)
 

@@ -53,7 +53,8 @@ class Product:
     @cached_property
     def sums(self) -> Floats:
         """The sum of each output's weights (out)."""
-        return self.weights.sum(0, dtype=np.int32).astype(np.float32)
+        found: Floats = self.weights.sum(0, dtype=np.int32).astype(np.float32)
+        return found
 
     @cached_property
     def _whole(self) -> NDArray[np.float64]:

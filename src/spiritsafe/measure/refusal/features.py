@@ -18,6 +18,11 @@ OPENING, START, END, WHOLE, LEAST_WORDS = 25, 60, 30, 200, 15
 LETTERS = 400  # characters at the start of which n-grams of 3 to 5 are taken
 PLAIN = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "´": "'", "`": "'"})
 TAG = re.compile(r"\A\s*(?:\[[^\]\n]{1,40}\]|\([^)\n]{1,20}\)|[A-Z]\w{1,20}:)\s*")
+# Denials and regrets that decline nothing.
+IDIOM = re.compile(
+    r"\b(?:i |we |you )?(?:can't|cannot|can not) (?:wait|go wrong|help but|thank you enough|stress enough|believe)\b"
+    r"|\b(?:i'm |i am |we're )?(?:so |very |really )?sorry (?:to hear|for (?:the (?:confusion|delay|mistake|wait)|your loss))\b"
+)
 WORD = re.compile(r"[\w']+|[.!?:]")
 SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 LATIN = re.compile(r"[a-zà-ÿß]", re.IGNORECASE)
@@ -25,8 +30,8 @@ Array = NDArray[np.float64]
 
 
 def plain(text: str) -> str:
-    """Lower-case text with plain quotes, without the tag or speaker's name that some answers begin with."""
-    return TAG.sub("", text.translate(PLAIN)).lower()
+    """Lower-case text with plain quotes, without the tag or speaker's name that some answers begin with, and idioms."""
+    return IDIOM.sub("", TAG.sub("", text.translate(PLAIN)).lower())
 
 
 def first_sentence(text: str) -> str:
