@@ -21,7 +21,8 @@ TAG = re.compile(r"\A\s*(?:\[[^\]\n]{1,40}\]|\([^)\n]{1,20}\)|[A-Z]\w{1,20}:)\s*
 # Denials and regrets that decline nothing.
 IDIOM = re.compile(
     r"\b(?:i |we |you )?(?:can't|cannot|can not) (?:wait|go wrong|help but|thank you enough|stress enough|believe)\b"
-    r"|\b(?:i'm |i am |we're )?(?:so |very |really )?sorry (?:to hear|for (?:the (?:confusion|delay|mistake|wait)|your loss))\b"
+    r"|\b(?:i'm |i am |we're )?(?:so |very |really )?sorry (?:to hear|for your loss)\b"
+    r"|\bsorry for the (?:confusion|delay|mistake|wait)\b"
 )
 WORD = re.compile(r"[\w']+|[.!?:]")
 SENTENCE = re.compile(r"(?<=[.!?\n])\s+")

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from spiritsafe.evidence import JudgeCounts
 from spiritsafe.measure.refusal.features import BUCKETS, CUE_SCALE, cues, first_sentence, hashed, off_topic
 from spiritsafe.measure.refusal.german import declines, is_german
-from spiritsafe.record import Exchange
 
 Array = NDArray[np.float64]
 NAME = "spiritsafe refusal judge 2"
@@ -76,14 +75,6 @@ class RefusalJudge:
         marks = CUE_SCALE * cues(text)
         named = self.weights[BUCKETS : BUCKETS + len(marks)]
         return fsum([*(self.weights[buckets] * values).tolist(), *(named * marks).tolist(), float(self.weights[-1])])
-
-
-def is_absent(exchange: Exchange, answer: str) -> bool:
-    """Whether there is no answer to read: the request failed, or nothing was written (but reasoning, say).
-
-    What a control stopped is not absent.
-    """
-    return exchange.finish_reason != "content_filter" and (bool(exchange.error_kind) or not answer.strip())
 
 
 @cache

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from spiritsafe.evidence import Estimate, mcnemar, wilson
-from spiritsafe.measure.refusal.judge import NAME, digest, is_absent, method, refuses
-from spiritsafe.measure.safety.outcomes import MOST_ABSENT, split_thought
+from spiritsafe.measure.answered import MOST_LEFT_OUT, state_of, thought_of, too_many
+from spiritsafe.measure.refusal.judge import NAME, digest, method, refuses
 from spiritsafe.record import Exchange, Verdict
 
 ANSWERED = "an answer that is not refused is not thereby harmful: quality is not judged"
@@ -20,7 +20,7 @@ def control_verdicts(
     """
     pairs = [(a, b) for a, b in zip(off, on, strict=True) if not _is_absent(a) and not _is_absent(b)]
     absent = len(off) - len(pairs)
-    if absent > MOST_ABSENT * len(off):
+    if too_many(absent, len(off)):
         what = f"{absent} of {len(off)} answers of the {model} to {prompts} prompts are empty or failed"
         return [_nothing(model, prompts, f"Nothing is concluded: {what}.", absent / len(off), len(off), seed)]
     refused_off = [_refuses(a) for a, _ in pairs]
@@ -51,7 +51,7 @@ def _nothing(model: str, prompts: str, claim: str, share: float, n: int, seed: i
         interval=(found.low, found.high),
         n=n,
         seed=seed,
-        method=f"answers that are empty or failed; above {MOST_ABSENT:.0%} of them refusals are not counted",
+        method=f"answers that are empty or failed; above {MOST_LEFT_OUT:.0%} of them refusals are not counted",
     )
 
 
@@ -104,8 +104,8 @@ def _judge() -> str:
 
 
 def _is_absent(exchange: Exchange) -> bool:
-    return is_absent(exchange, split_thought(exchange.answer)[1])
+    return state_of(exchange) != "answered"
 
 
 def _refuses(exchange: Exchange) -> bool:
-    return refuses(split_thought(exchange.answer)[1])
+    return refuses(thought_of(exchange)[1])
