@@ -4,16 +4,21 @@ input    the query is read before the model is asked; what the stages stop, the 
 output   the answer is read once it is there; what is stopped then is retracted
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from spiritsafe.guard.heads.language import tongue_of
+from spiritsafe.guard.normal import fold, normalise
 from spiritsafe.guard.policy import Policy
-from spiritsafe.guard.review import Reading, Reviewed, ask
+from spiritsafe.guard.review import Reading, Reviewed, Shown, ask
 from spiritsafe.guard.stages import Finding, Look, stages_of
-from spiritsafe.guard.turns import turns_of
+from spiritsafe.guard.turns import alone, turns_of
 from spiritsafe.models.base import Model
 from spiritsafe.record import Exchange, Message
+
+_OF_ONESELF = re.compile(r"\b(ich|mir|mich)\b")  # German, however short: "Ich will sterben" has an English word too
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class Decision:
     """What the risk control made of one exchange, and why.
 
     `stage` settled it, on `side`, by `rule` with `score`. `stopped` says that the answer is not given;
-    in shadow it is, and `action` alone says what would have been. `elapsed_s` has the seconds of each stage.
+    in shadow it is, and `action` alone says what would have been; then `refusal` is said in its place.
+    `elapsed_s` has the seconds of each stage.
     """
 
     action: Literal["pass", "stop"] = "pass"
@@ -33,6 +39,7 @@ class Decision:
     findings: tuple[Finding, ...] = ()
     reading: Reading | Literal[""] = ""
     words: str = ""
+    refusal: str = ""
     elapsed_s: tuple[tuple[str, float], ...] = ()
     cost_usd: float = 0.0
 
@@ -41,6 +48,7 @@ class Decision:
         """The decision as an exchange's flags: `flagged:RULE`, `reviewed:READING`, `stopped`, `retracted`, `shadow`."""
         named = dict.fromkeys(f"flagged:{found.rule}" for found in self.findings if found.action != "note")
         reviewed = (f"reviewed:{self.reading}",) if self.reading else ()
+        reviewed = ("review-failed",) if self.reading == "failed" else reviewed
         if self.action == "pass":
             return (*named, *reviewed)
         end = "shadow" if not self.stopped else "retracted" if self.side == "output" else "stopped"
@@ -78,12 +86,39 @@ class Control:
         looks = [(look, second.get(i, Look())) for i, look in enumerate(first)]
         decisions = [self._by_stages(*pair) for pair in looks]
         asked = [i for i, pair in enumerate(looks) if self._is_unsettled(*pair)]
+        for index in (i for i in asked if exchanges[i].error_kind):
+            decisions[index] = replace(decisions[index], action="pass", stopped=False)  # no answer: nothing to give
+        asked = [i for i in asked if not exchanges[i].error_kind]
         if self.reviewer is not None and self.policy.review is not None:
-            for index, said in zip(
-                asked, ask(self.policy.review, self.reviewer, [exchanges[i] for i in asked]), strict=True
-            ):
+            shown = [self._shown(exchanges[i], *looks[i], self.policy.review.max_chars) for i in asked]
+            for index, said in zip(asked, ask(self.policy.review, self.reviewer, shown), strict=True):
                 decisions[index] = self._reviewed(decisions[index], said)
-        return decisions
+        return [self._refusing(*each) for each in zip(decisions, exchanges, strict=True)]
+
+    def _shown(self, exchange: Exchange, query: Look, answer: Look, max_chars: int) -> Shown:
+        """What the reviewer is shown of both sides: what was flagged, and of an unflagged side its beginning."""
+        turns = turns_of(exchange.messages)
+        said = alone(exchange.answer, "assistant")
+        asked = self._stages.shown(turns, query.findings, "input", max_chars)
+        told = self._stages.shown(said, answer.findings, "output", max_chars)
+        whole = [(asked, query, turns), (told, answer, said)]
+        fits = all(text is not None or look.action == "pass" for text, look, _ in whole)
+        texts = [text if text is not None else "".join(turn.text for turn in of)[:max_chars] for text, _, of in whole]
+        return Shown(texts[0], texts[1], fits)
+
+    def _refusing(self, decision: Decision, exchange: Exchange) -> Decision:
+        """The decision with what is said to a stopped request: the first finding's own refusal, or the policy's."""
+        if decision.action == "pass":
+            return decision
+        rules = [self.policy.rules[found.rule] for found in decision.findings if found.rule in self.policy.rules]
+        own = next((rule.refusal for rule in rules if rule.refusal and rule.action != "note"), None)
+        if own is None:
+            return replace(decision, refusal=self.policy.refusal)
+        query = " ".join(message.content for message in exchange.messages if message.role == "user")
+        folded = fold(normalise(query[:2000]))
+        is_german = tongue_of(folded) == "german" or bool(_OF_ONESELF.search(folded))
+        german = own.get("german") if is_german else None
+        return replace(decision, refusal=german or own["english"])
 
     def _is_unsettled(self, query: Look, answer: Look) -> bool:
         return "stop" not in (query.action, answer.action) and "flag" in (query.action, answer.action)

@@ -133,7 +133,7 @@ class GuardedModel:
             "flags": (*exchange.flags, *decision.flags),
         }
         if decision.stopped:
-            update |= {"answer": policy.refusal, "finish_reason": "content_filter"}
+            update |= {"answer": decision.refusal, "finish_reason": "content_filter"}
             update |= {"token_ids": None, "logprobs": None}
         return exchange.model_copy(update=update)
 

@@ -72,18 +72,21 @@ class Head(Section):
 
 
 class Review(Section):
-    """How the reviewer is asked, and how its first word is read.
+    """How the reviewer is asked, and how its reply is read.
 
-    `{query}` and `{answer}` in the prompt stand for the dialogue's parts, cut to `max_chars` characters
-    each. Any first word outside `unsafe` and `safe` is unclear.
+    `{query}` and `{answer}` in the prompt stand for what was flagged: the whole if it has at most `max_chars`
+    characters, else each place in its context; more than that is not shown but stopped. A reviewer that thinks gets
+    `think_tokens` when `max_tokens` are not enough. `fail` says what follows if it does not answer at all.
     """
 
     prompt: str = Field(min_length=1)
     unsafe: tuple[str, ...] = Field(min_length=1)
     safe: tuple[str, ...] = Field(min_length=1)
     on_unclear: Literal["stop", "pass"] = "stop"
-    max_tokens: int = Field(default=4, ge=1)
-    max_chars: int = Field(default=2000, ge=2)
+    fail: Literal["closed", "open"] = "closed"
+    max_tokens: int = Field(default=12, ge=1)
+    think_tokens: int = Field(default=2048, ge=1)
+    max_chars: int = Field(default=4000, ge=2)
 
     @model_validator(mode="after")
     def _reads_one_way(self) -> Self:

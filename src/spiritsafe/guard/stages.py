@@ -23,6 +23,7 @@ from spiritsafe.guard.views import Read, Reader
 Action = Literal["note", "flag", "stop"]
 TOO_LONG, UNREADABLE = "too-long", "unreadable"
 JOINED, RUN_ON = "joined", "run on"  # the turns with blanks between, and without
+CONTEXT_CHARS = 300  # before and after a place that a reviewer is shown: a few sentences
 _LITERAL = re.compile(r"(?<!\\)[a-z]{3,}")
 
 
@@ -106,6 +107,28 @@ class Stages:
             looks[i] = Look(findings, looks[i].elapsed_s | {stage: each_s})
         return looks
 
+    def shown(self, turns: Dialogue, findings: Sequence[Finding], side: Side, max_chars: int) -> str | None:
+        """What was flagged in a dialogue, for a reviewer; None if it is more than `max_chars` characters.
+
+        The whole and what its disguises hide if they fit; else the places that rules rest on, each in its context.
+        """
+        parts = [(role, text, read) for (role, text), read in self._read_parts(turns)]
+        several = len(turns) > 1
+        plain = [f"{role}: {text}" if several else text for role, text, _ in parts if role not in (JOINED, RUN_ON)]
+        hidden = [text for _, own, read in parts for text, _ in read.texts if text != own]
+        whole = "\n".join([*plain, *(f"(which reads: {text})" for text in dict.fromkeys(hidden))])
+        if len(whole) <= max_chars:
+            return whole
+        if any(found.stage != "rules" for found in findings if found.action != "note"):
+            return None
+        places = [place for _, _, read in parts for view in read.views for place in self._rules[side].places(view)]
+        joined_places = "\n...\n".join(dict.fromkeys(places))
+        return joined_places if places and len(joined_places) <= max_chars else None
+
+    def _read_parts(self, turns: Dialogue) -> list[tuple[tuple[str, str], Read]]:
+        parts = _parts(cut(turns, self.policy.max_chars))
+        return list(zip(parts, self._reader.read_all([text for _, text in parts]), strict=True))
+
     def _of_heads(self, parts: Sequence[tuple[str, Scored]], side: Side) -> list[Finding]:
         """Each head's highest finding over the parts of a dialogue."""
         best: dict[str, Finding] = {}
@@ -159,7 +182,20 @@ class _Rules:
             pair for name, rule in policy.rules.items() if rule.on in (side, "both") for pair in _pairs(name, policy)
         ]
         self._owners = [(name, source) for name, source, _ in pairs]
-        self._matcher: Matcher = matcher(tuple(expression for _, _, expression in pairs))
+        self._expressions = tuple(expression for _, _, expression in pairs)
+        self._matcher: Matcher = matcher(self._expressions)
+
+    def places(self, view: str) -> list[str]:
+        """Every place of a reading that a flagging pattern rests on, with `CONTEXT_CHARS` around it."""
+        hits = [self._expressions[index] for index in self._matcher.find(view)]
+        spans = sorted(found.span() for hit in hits for found in re.finditer(hit, view, re.ASCII | re.DOTALL))
+        windows: list[tuple[int, int]] = []
+        for start, end in spans:
+            first, last = max(0, start - CONTEXT_CHARS), min(len(view), end + CONTEXT_CHARS)
+            if windows and first <= windows[-1][1]:
+                first, last = windows[-1][0], max(last, windows.pop()[1])
+            windows.append((first, last))
+        return [view[first:last] for first, last in windows]
 
     def find(self, parts: Sequence[tuple[str, Read]]) -> list[Finding]:
         """What is found in the readings of a dialogue's parts, each with its role."""
