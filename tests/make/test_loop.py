@@ -63,6 +63,12 @@ def told(model: Any, samples: list[Sample], **options: Any) -> list[dict[str, fl
     return found
 
 
+def test_a_loss_that_is_no_number_ends_the_training_with_its_step(student: Any, samples: list[Sample]) -> None:
+    wild = PART.model_copy(update={"learning_rate": 1e30, "warmup": 0.0})
+    with pytest.raises(DataError, match=r"text: the loss of step \d+ is nan"):
+        fit(student, samples, part=wild)
+
+
 def gradients(model: Any, *, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """The gradient of all weights over one step, rows of `size` tokens."""
     trained, rows = trained_weights(model, TrainPart(train="all"), 0), pack(data(), tokens_per_row=size)

@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, Qwen2MoeConfig
 
 from spiritsafe.cli import main
-from spiritsafe.errors import SpiritsafeError
+from spiritsafe.errors import DataError, SpiritsafeError
 from spiritsafe.make.verb.settings import LearnPart, MakeSettings
 from spiritsafe.making import Options, make_student, settings_of
+from spiritsafe.record import read_json
 from tests.tiny import WORDS, write_tiny
 
 SIZES: dict[str, Any] = {"vocab_size": 27, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
@@ -33,7 +34,7 @@ BY_NUMBER = Qwen2MoeConfig(
 SHORT = ("data.collect.sampling.max_tokens=6", "data.keep.finished=false", "make.epochs=1", "heldout.share=0")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny models, configs and prompts."""
     here = tmp_path_factory.mktemp("fits")
@@ -101,6 +102,21 @@ def test_no_tensor_of_a_student_by_a_config_stays_as_it_was_drawn(made: Callable
     start, student = (load_file(here / part / "model.safetensors") for part in ("start", "student"))
     assert start.keys() == student.keys()
     assert [name for name in start if torch.equal(start[name], student[name])] == []
+
+
+@pytest.mark.parametrize("method", ["text", "gkd", "policy-gradient"])
+def test_what_the_student_cannot_read_is_left_out_and_counted(
+    made: Callable[..., Path], folder: Path, method: str
+) -> None:
+    (folder / "p.txt").write_text("one two\nred\ngreen blue\n" + " ".join(WORDS * 5) + "\n")  # 110 of gpt2's 64
+    here = made("./tiny", method, "./gpt2", "make.own.max_tokens=6", "data.near.threshold=0.99")
+    assert read_json(here / "stages" / "student.json")["notes"]["left_out"] == 1
+
+
+def test_a_training_of_which_nothing_can_be_read_says_so(made: Callable[..., Path], folder: Path) -> None:
+    (folder / "p.txt").write_text(" ".join(WORDS * 5) + "\n" + " ".join(WORDS[::-1] * 4) + "\n")
+    with pytest.raises(DataError, match="none of 2 prompts or answers can be learned from"):
+        made("./tiny", "text", "./gpt2", "data.near.threshold=0.99")
 
 
 def test_only_a_part_of_its_teacher_is_trained_above_a_cut_unless_told_otherwise() -> None:

@@ -6,6 +6,7 @@ and what was spent; a killed run continues to bit-identical weights on one machi
 do not fit one device.
 """
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from spiritsafe.errors import UsageError
+from spiritsafe.errors import DataError, UsageError
 from spiritsafe.make.loop.budget import Budget, Spent, Way
 from spiritsafe.make.loop.checkpoint import fingerprint, load_state, save_state
 from spiritsafe.make.loop.diagnose import Figures
@@ -53,8 +54,8 @@ def train(
     step that was not done before a resume: step, steps, loss (nats per answer token), tokens, answer_tokens, lr,
     grad_norm, elapsed_s, cpu_s, tokens_per_s, and every `diagnose_every` steps what `diagnose` finds. Returns
     what was spent from the first step on. Under `torchrun` (see `joined`) all processes call this and the first
-    one's model is trained. Raises `DataError` for a checkpoint of other settings or data, or where samples end
-    before the budget; `UsageError` for an on-policy method in several processes.
+    one's model is trained. Raises `DataError` for a checkpoint of other settings or data, where samples end
+    before the budget, or at a loss that is no number; `UsageError` for an on-policy method in several processes.
     """
     ranks = this_rank()
     if ranks.num > 1 and method.on_policy:
@@ -74,6 +75,9 @@ def train(
         loop.frozen.catch_up(method, spent.steps)
         while not way.ends(spent, until):
             metrics = loop.step(spent.steps, _rate(spent, way, settings))
+            if not math.isfinite(metrics["loss"]):
+                what = f"the loss of step {spent.steps + 1} is {metrics['loss']}: what it learns from, or the student"
+                raise DataError(method.name, f"{what}, gives no finite number", "lower the learning rate")
             spent.count(metrics)
             due = spent.steps % settings.checkpoint_every == 0 or way.ends(spent, until)
             if checkpoint and due and not way.ends(spent, 1.0):

@@ -3,6 +3,7 @@
 For models whose weights stay as they are while they answer. Suffixes name axes: B rows, V vocabulary.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def decode_fast(model: Any, rows: Sequence[Row], *, pad_id: int, finished: Calla
         steps.seat([(slot, row.prompt_ids[:-1]) for slot, (_, row) in new.items()])
         growing |= new
         _step(steps, growing)
-        growing = {slot: (i, row) for slot, (i, row) in growing.items() if not finished(i, row)}
+        growing = {slot: (i, row) for slot, (i, row) in growing.items() if not (row.broken or finished(i, row))}
 
 
 def _step(steps: Steps, growing: dict[int, tuple[int, Row]]) -> None:
@@ -59,8 +60,10 @@ def _step(steps: Steps, growing: dict[int, tuple[int, Row]]) -> None:
 def _draw(logits_BV: Tensor, rows: Sequence[Row], drawing: Drawing) -> None:
     seeds, ahead = [row.sampling.seed or 0 for row in rows], [len(row.drawn) for row in rows]
     for row, token, logprob in zip(rows, *race.draw(logits_BV, seeds, ahead, drawing), strict=True):
-        row.drawn.append(token)
-        row.logprobs.append(logprob)
+        row.broken = not math.isfinite(logprob)
+        if not row.broken:
+            row.drawn.append(token)
+            row.logprobs.append(logprob)
 
 
 def _slots(config: Any, capacity: int) -> int:

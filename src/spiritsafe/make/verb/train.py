@@ -21,6 +21,8 @@ def train_student(work: Work, entry: Entry) -> Done:
     """Train the start by the method and write the student."""
     start, settings, seed = open_start(work), work.settings, work.settings.run.seed
     taught = lesson(settings, work.teacher, start, _given(work, start))
+    if taught.left_out:
+        work.show.say(f"left out of the training: {len(taught.left_out)}, e.g. {taught.left_out[0]}")
     metrics, checkpoint = work.path("metrics.jsonl"), work.path("checkpoint.pt")
     length = settings.length
     budget = Budget(length.tokens, length.seconds) if length.tokens or length.seconds else None
@@ -83,4 +85,9 @@ def _tokenizer(work: Work, start: LocalModel) -> Any:
 def _notes(taught: Lesson, answer_tokens: int, steps: int, metrics: Path) -> dict[str, Any]:
     losses = [json.loads(line)["loss"] for line in metrics.read_text().splitlines()]
     told = {"method": taught.method.name, "loss": taught.loss, "steps": steps, "answer_tokens": answer_tokens}
-    return told | {"first_loss": losses[0], "last_loss": losses[-1], "unread": getattr(taught.method, "unread", 0)}
+    return told | {
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "unread": getattr(taught.method, "unread", 0),
+        "left_out": len(taught.left_out),
+    }
