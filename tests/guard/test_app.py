@@ -365,12 +365,12 @@ def test_a_failed_exchange_is_told_by_who_can_mend_it_and_logged(
 def test_what_a_model_says_beforehand_that_it_cannot_answer_is_refused_alone_and_logged(serve: Serve) -> None:
     class Checking(Echo):
         def check(self, request: Request) -> str:
-            return "the prompt has 9 tokens, the context 8" if len(request.messages[0].content) > 20 else ""
+            return "prompt of 9 tokens, the model reads at most 8" if len(request.messages[0].content) > 20 else ""
 
     served = serve(Checking())
     with ThreadPoolExecutor(2) as pool:
         fine = pool.submit(chat, served, "short")
-        with pytest.raises(openai.BadRequestError, match="has 9 tokens, the context 8") as caught:
+        with pytest.raises(openai.BadRequestError, match="of 9 tokens, the model reads at most 8") as caught:
             chat(served, "far too long for this model")
         assert fine.result().choices[0].message.content == "short"
     assert caught.value.code == "context_length_exceeded"

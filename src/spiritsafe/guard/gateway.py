@@ -22,12 +22,13 @@ from spiritsafe.guard.log import Log, Unwritable
 from spiritsafe.guard.waiting import Answered
 from spiritsafe.guard.wire import ChatBody, Json, error_body, explain, messages_of, sampling_of
 from spiritsafe.models.base import Model, Request, failed
+from spiritsafe.models.refused import TOO_LONG
 from spiritsafe.record import Exchange, seed_of
 
 LOGGER = logging.getLogger("spiritsafe.guard")
 OnChoice = Callable[[int, str], None]
 HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "5"}}
-CONTEXT = re.compile(r"context|too long|maximum.{0,20}length|too many tokens", re.IGNORECASE)
+CONTEXT = re.compile(rf"reads at most \d|{TOO_LONG.pattern}", re.IGNORECASE)  # local models, then servers
 # Addresses and whatever looks like a key: an upstream's words may hold the operator's.
 SECRETS = re.compile(r"\w+://\S+|(?i:bearer)\s+\S+|(?=\S*\d)[\w.+/=-]{16,}")
 
@@ -63,7 +64,7 @@ class Gateway:
         logprobs: int,
     ) -> None:
         self.model, self.name, self.logprobs, self.log = model, name, logprobs, log
-        self.check: Callable[[Request], object] | None = getattr(model, "check", None)
+        self.check: Callable[[Request], str] | None = getattr(model, "check", None)
         self._keys, self._batcher, self._max_tokens, self._max_pending = keys, batcher, max_tokens, max_pending
         self._pending: Counter[str] = Counter()
         self._counting = threading.Lock()
@@ -138,7 +139,7 @@ class Gateway:
         """Raises `ApiError` 400 for what the model says beforehand that it cannot answer, and logs it."""
         reason = self.check(request) if self.check else None
         if reason:
-            exchange = failed(self.model.address, self.model.digest, request, one_line(str(reason)), "request")
+            exchange = failed(self.model.address, self.model.digest, request, one_line(reason), "request")
             self.log.keep([exchange])
             raise refusal(exchange)
 

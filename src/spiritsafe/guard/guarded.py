@@ -61,9 +61,9 @@ class GuardedModel:
         return bool(getattr(self.inner, "gives_logprobs", True))
 
     @property
-    def check(self) -> Callable[[Request], object] | None:
+    def check(self) -> Callable[[Request], str] | None:
         """Why the guarded model could not answer a request, if it can say that."""
-        check: Callable[[Request], object] | None = getattr(self.inner, "check", None)
+        check: Callable[[Request], str] | None = getattr(self.inner, "check", None)
         return check
 
     @property

@@ -54,6 +54,8 @@ NAN_HINT = "its weights are broken: fetch or make it again"
 class LocalModel:
     """A causal language model and its tokenizer in this process; `context` tokens can be read (None: any number)."""
 
+    threads = 2  # may call it at once: weights are only read, and each call has a cache of its own
+
     def __init__(self, address: str, digest: str, model: Any, tokenizer: Any, *, batch: int = 64) -> None:
         self.address, self.digest, self.batch = address, digest, batch
         self.model, self.tokenizer, self.decode = model.eval(), tokenizer, DECODE
