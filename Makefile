@@ -7,7 +7,7 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
   $(BIN)/python -m pip install --quiet --no-compile
 PIPPEERS := $(subst $(BIN),.venv-peers/bin,$(PIP))
 PINS := pyproject.toml constraints.txt
-# What a lock names, each file by its sha256; torch, whose build depends on the machine's index, comes before by version.
+# What a lock names, each file by its sha256; torch comes before by version: its build depends on the index.
 LOCKED = $(PIP) torch && $(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes -r
 OURSELVES := $(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation -e .
 BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
