@@ -12,7 +12,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SETS = {"torch": ("torch",), "dev": ("torch", "dev"), "docs": ("docs",), "guard": ("guard",)}
-BUILD = ("editables", "hatchling", "pip", "setuptools")  # what builds this project and the few packages that come as source
+# What builds this project and the few packages that come as source.
+BUILD = ("editables", "hatchling", "pip", "setuptools")
 HEAD = "# Written by requirements/lock.py: {}, without torch. Install with --require-hashes --no-deps.\n"
 
 
