@@ -107,11 +107,13 @@ def test_every_file_that_has_a_say_has_a_part_in_the_digest(tiny_folder: Path, t
     assert len(set(digests.values())) == len(CHANGES)
 
 
-def test_files_that_nobody_loads_have_no_part_in_it(folder: Path) -> None:
+def test_files_that_nobody_loads_and_how_others_were_saved_have_no_part_in_it(folder: Path) -> None:
     before = directory_digest(folder)
     (folder / "README.md").write_text("a card")
     for name in ("old.safetensors", "consolidated.safetensors", "pytorch_model.bin"):
         shutil.copy(folder / "model.safetensors", folder / name)
+    rewrite(folder / "tokenizer_config.json", is_local=True, local_files_only=True)
+    rewrite(folder / "config.json", transformers_version="1.0", _name_or_path="elsewhere")
     assert directory_digest(folder) == before
 
 

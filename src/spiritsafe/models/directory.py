@@ -14,9 +14,12 @@ from typing import Any
 
 from spiritsafe.errors import ModelError
 from spiritsafe.models.template import CLOCK, first_line
+from spiritsafe.record import digest_of, file_digest
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
+# What transformers notes in them of how they were saved.
+NOTES = frozenset(("is_local", "local_files_only", "name_or_path", "_name_or_path", "transformers_version"))
 # Every file that some tokenizer of transformers reads.
 TOKENIZER = (
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges*", "*.model", "*.spm",
@@ -58,6 +61,13 @@ def model_files(folder: Path) -> list[Path]:
     patterns = ("config.json", "generation_config.json", *TOKENIZER)
     beside = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     return sorted({*beside, *weight_files(folder)})
+
+
+def file_identity(file: Path) -> str:
+    """sha256 of a model's file; of its settings what they say, not how and by which version they were saved."""
+    if file.name not in SETTINGS:
+        return file_digest(file)
+    return digest_of({key: value for key, value in _json(file).items() if key not in NOTES})
 
 
 def reads_the_clock(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from spiritsafe.models.base import OnExchange, OnText, Request, RequestError, Sc
 from spiritsafe.models.directory import (
     check_folder,
     failure,
+    file_identity,
     lost_layers,
     model_files,
     not_text,
@@ -317,7 +318,7 @@ def directory_digest(folder: Path) -> str:
     """
     total = hashlib.sha256()
     for file in model_files(folder):
-        total.update(f"{file.relative_to(folder).as_posix()} {file_digest(file)}\n".encode())
+        total.update(f"{file.relative_to(folder).as_posix()} {file_identity(file)}\n".encode())
     if reads_the_clock(folder):
         total.update(f"date {frozen_date():%Y-%m-%d}\n".encode())
     return total.hexdigest()
