@@ -4,21 +4,24 @@ Beside pipeline.py, since the student is compared with its start (`measure`) and
 """
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spiritsafe.errors import UsageError
+from spiritsafe.errors import RunError, UsageError
 from spiritsafe.ledger import Entry, summary
 from spiritsafe.make.verb.possible import check, probe_teacher
 from spiritsafe.make.verb.prompts import check_source
+from spiritsafe.make.verb.said import no_verdict
 from spiritsafe.make.verb.settings import METHODS, MakeSettings
 from spiritsafe.progress import Show, warn
+from spiritsafe.prompts import Prompt
 from spiritsafe.recipe import override, parse_any
-from spiritsafe.record import Verdict, file_digest, read_json, write_atomic, write_json
-from spiritsafe.run import Run, opened
+from spiritsafe.record import Verdict, file_digest, read_json, read_jsonl, write_atomic, write_json
+from spiritsafe.run import Run, opened, stage_record
 from spiritsafe.stage import Done, Stages
 
 if TYPE_CHECKING:
@@ -40,11 +43,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Made:
-    """What a making left: the student's directory, what its training notes, and the verdicts."""
+    """What a making left: the student's directory, what its training notes, and the verdicts.
+
+    `answers` says what became of the teacher's answers, `no_verdict` why there is none; "" if there is.
+    """
 
     student: Path
     notes: dict[str, Any]
     verdicts: list[Verdict]
+    answers: str
+    no_verdict: str
 
 
 def settings_of(teacher: str, options: Options, overrides: Sequence[str]) -> MakeSettings:
@@ -73,13 +81,36 @@ def settings_of(teacher: str, options: Options, overrides: Sequence[str]) -> Mak
 def make_student(settings: MakeSettings, folder: Path, *, resume: bool) -> Made:
     """Run or continue every stage in `folder`, or with `resume` only continue; returns what was made."""
     show, given = Show(), {"resume": folder} if resume else {"folder": folder}
-    with opened(settings, Path(), **given) as (run, warnings):
-        for text in warnings:
-            warn(text)
-        show.say(f"directory: {folder}")
-        verdicts = run_making(run, show)
-        notes = read_json(run.path("stages", "student.json"))["notes"]
-        return Made(folder / "student", notes, verdicts)
+    new = not folder.exists()
+    try:
+        with opened(settings, Path(), **given) as (run, warnings):
+            for text in warnings:
+                warn(text)
+            show.say(f"directory: {folder}")
+            verdicts = run_making(run, show)
+            return _made(run, verdicts)
+    except BaseException:
+        if new and folder.is_dir() and not _holds_work(folder):
+            shutil.rmtree(folder)
+        raise
+
+
+def _made(run: Run[MakeSettings], verdicts: list[Verdict]) -> Made:
+    settings, notes = run.recipe, read_json(run.path("stages", "student.json"))["notes"]
+    data, compare = (run.path("stages", f"{name}.json") for name in ("data", "compare"))
+    answers = read_json(data)["notes"].get("said", "") if data.is_file() else ""
+    heldout = sum(p.split == "heldout" for p in read_jsonl(run.path("prompts.jsonl"), Prompt))
+    told_of = read_json(compare)["notes"] if compare.is_file() else {}
+    local = check(settings) == "weights"
+    why = "" if verdicts else no_verdict(settings, local=local, heldout=heldout, notes=told_of)
+    return Made(run.folder / "student", notes, verdicts, answers, why)
+
+
+def _holds_work(folder: Path) -> bool:
+    """Whether a making that failed left what cost something: answers, prompts that a teacher wrote, a start."""
+    paid = [*folder.glob("exchanges/*.jsonl"), *folder.glob("exchanges/*.said"), *folder.glob("start/*")]
+    own = [p for p in read_jsonl(folder / "prompts.jsonl", Prompt) if p.source == "self-synthesis"]
+    return bool(own) or any(file.stat().st_size for file in paid)
 
 
 def told(made: Made, *, as_json: bool) -> str:
@@ -87,9 +118,12 @@ def told(made: Made, *, as_json: bool) -> str:
     notes = {key: value for key, value in made.notes.items() if key != "loss"}
     if as_json:
         verdicts = [v.model_dump(mode="json") for v in made.verdicts]
-        return json.dumps({"student": str(made.student), **notes, "verdicts": verdicts}, indent=1)
+        why = {"answers": made.answers, "no_verdict": made.no_verdict}
+        return json.dumps({"student": str(made.student), **notes, **why, "verdicts": verdicts}, indent=1)
     what = f"{notes['method']}, {notes['steps']} steps, {notes['answer_tokens']:,} answer tokens"
-    return f"student: {made.student} ({what})\nreport: {made.student.parent / 'report.html'}"
+    said = [made.answers, f"no verdict: {made.no_verdict}" if made.no_verdict else ""]
+    lines = [f"student: {made.student} ({what})", *said, f"report: {made.student.parent / 'report.html'}"]
+    return "\n".join(line for line in lines if line)
 
 
 def print_probe(teacher: str, student: str, *, as_json: bool) -> None:
@@ -117,6 +151,7 @@ def run_making(run: Run[MakeSettings], show: Show) -> list[Verdict]:
     files = check_source(settings.prompts, weights=kind == "weights")
     work = stages.Work(run, Stages(run, show), kind)
     do = work.stages.do
+    _check_prompts(run, files)
     do("teacher", (), partial(stages.know_teacher, work))
     do("prompts", ("teacher",), partial(stages.write_prompts, work), also=files)
     needs = ["teacher", "prompts"]
@@ -137,6 +172,15 @@ def run_making(run: Run[MakeSettings], show: Show) -> list[Verdict]:
     return verdicts
 
 
+def _check_prompts(run: Run[MakeSettings], files: Mapping[str, str]) -> None:
+    """Raise `RunError` if the file of prompts was edited since this making read it: what follows is of the old one."""
+    known = stage_record(run, "prompts")
+    before = known["entry"]["inputs"].get("prompts") if known else None
+    if before and before != files.get("prompts"):
+        what = f"{run.recipe.prompts} was edited since this making read it"
+        raise RunError(str(run.folder), what, "put the old file back to go on, or use -o DIR for a new making")
+
+
 def _compare(work: "Work", entry: Entry) -> Done:
     """How close start and student are to the teacher on its answers to the held-out prompts."""
     from spiritsafe.make.verb.start import check_vocabulary, opened_folder
@@ -149,10 +193,11 @@ def _compare(work: "Work", entry: Entry) -> Done:
     try:
         check_vocabulary(teacher, models["student"].tokenizer, num_rows(models["student"].model))
     except UsageError:
-        return Done()  # two tokenizers: their distributions have no divergence
+        return Done(notes={"no_verdict": "the student has other tokens than its teacher, and no KL to it"})
     answers = work.answered(work.prompts("heldout")[: part.most], "heldout", entry)
     if len(answers) < 2:
-        return Done()
+        what = f"{len(answers)} held-out prompt with an answer, and two are needed: give more, or raise heldout.share"
+        return Done(notes={"no_verdict": what})
     theirs = reference(teacher, answers)
     found = {name: fidelity(theirs, model, answers) for name, model in models.items()}
     figures = [v for n, f in found.items() for v in fidelity_verdicts(n, f, seed=seed, resamples=part.bootstrap)]
@@ -170,7 +215,9 @@ def _judge(work: "Work", entry: Entry) -> Done:
     prompts = work.prompts("heldout")[: work.settings.heldout.most]
     judge = judge_of(work.settings, work.teacher, work.path("exchanges", "judge.jsonl"))
     models = open_start(work), opened_folder(work.path("student"))
-    return Done(verdicts=judge_verdicts(work.settings, judge, *models, prompts))
+    verdicts = judge_verdicts(work.settings, judge, *models, prompts)
+    what = f"the judge scored fewer than two of {len(prompts)} held-out prompts in a way that can be read"
+    return Done(verdicts=verdicts, notes={} if verdicts else {"no_verdict": what})
 
 
 def _describe(work: "Work", verdicts: Sequence[Verdict]) -> None:

@@ -105,12 +105,44 @@ def test_a_budget_of_tokens_ends_the_training_and_a_limit_takes_fewer_prompts(ma
     assert 500 <= made["answer_tokens"] < 500 + 5 * 12
     assert len(read_jsonl(tmp_path / "made" / "exchanges" / "all.jsonl", Exchange)) == 5
     assert made["verdicts"] == []
+    assert made["no_verdict"] == "no prompt was held out to compare on (heldout.share=0)"
+    assert made["answers"].startswith("answers: 5 wanted, 5 collected, ")
 
 
 def test_a_teacher_writes_its_own_prompts(make: Make, tmp_path: Path) -> None:
     words = ("./tiny", "--prompts", "self:8", "--method", "online", "--student", "pruned:3", *SHORT, "make.epochs=1")
     assert make(*words)["steps"] == 1
     assert len((tmp_path / "made" / "prompts.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_silent_teacher_is_not_learnt_from_and_the_hint_fits_the_reason(
+    say: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = ("--prompts", "p.txt", "--method", "text", "--student", "./small", *SHORT)
+    code, _, err = say("fake:fixed=", *words, "-o", str(tmp_path / "made"))
+    assert code == 1
+    assert "no answer was kept of 9 (empty 9); the teacher ends at once" in err
+
+
+def test_what_a_failure_without_an_answer_leaves_does_not_bar_the_next_making(
+    say: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = ("--prompts", "p.txt", "--method", "text", "--student", "./small", "data.collect.tries=1", *SHORT)
+    code, _, err = say("openai:m@http://127.0.0.1:9/v1", *words, "-o", str(tmp_path / "made"))
+    assert (code, (tmp_path / "made").exists()) == (1, False), err
+
+
+def test_prompts_that_were_edited_since_are_named_at_once(say: Callable[..., Any], tmp_path: Path) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"instruction": "one two", "input": "red cat"}\n{"instruction": "one two", "input": "a dog"}\n')
+    words = ("fake:echo", "--prompts", str(prompts), "--method", "text", "--student", "./small", *SHORT)
+    code, out, err = say(*words, "make.epochs=1", "data.near.threshold=0.99", "-o", str(tmp_path / "made"))
+    assert code == 0, err
+    assert "answers: 2 wanted, 2 collected, 2 kept; none dropped\nno verdict: " in out
+    prompts.write_text('{"prompt": "another"}\n')
+    code, _, err = say(*words, "make.epochs=1", "data.near.threshold=0.99", "-o", str(tmp_path / "made"))
+    assert code == 1
+    assert "p.jsonl was edited since this making read it; put the old file back" in err
 
 
 def test_answers_that_are_wrong_are_not_learned_from(say: Callable[..., Any], tmp_path: Path) -> None:

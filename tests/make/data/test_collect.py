@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from spiritsafe.errors import EndpointError
 from spiritsafe.make.data.collect import Collected, Failure, collect, stored
 from spiritsafe.make.data.settings import Budget, CollectPart
 from spiritsafe.models import Request, ask, endpoint, open_model, user
-from spiritsafe.models.base import exchange_id
+from spiritsafe.models.base import exchange_id, failed
 from spiritsafe.record import Exchange, Sampling, read_jsonl
 from tests.make.data.rough import Rough, rough
 
@@ -141,7 +143,9 @@ def test_another_model_s_answers_are_not_taken_for_this_one_s(tmp_path: Path) ->
 
 SCRIPT = """
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from spiritsafe.make.data.collect import collect
 from spiritsafe.make.data.settings import CollectPart
 from spiritsafe.models import endpoint, open_model
@@ -174,3 +178,34 @@ def test_killed_at_random_points_nothing_is_lost_and_nothing_stored_is_asked_aga
     assert seeds(path) == list(range(80))
     # Each failed once; what was under way at a kill may be asked once more, or fail its first try unseen.
     assert asks <= 80 * 2 + kills * 4
+
+
+class Narrow:
+    """A model of this process that cannot read prompts of more than 20 characters."""
+
+    address, digest = "narrow", "n" * 64
+
+    def generate(self, requests: Sequence[Request], *, on_exchange: Any = None, on_text: Any = None) -> list[Exchange]:
+        """Echo, or a failed exchange in the answer's place."""
+        found = []
+        for request, said in zip(requests, open_model("fake:echo").generate(requests), strict=True):
+            if len(request.messages[-1].content) > 20:
+                said = failed(self.address, self.digest, request, "is beyond the context", "request")
+            found.append(said.model_copy(update={"id": exchange_id(self.digest, request), "model_digest": self.digest}))
+            if on_exchange:
+                on_exchange(found[-1])
+        return found
+
+    def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Any]:
+        """Never asked."""
+        raise AssertionError
+
+
+def test_prompts_beyond_the_context_are_left_out_by_name_and_not_asked_again(tmp_path: Path) -> None:
+    given = [Request(user("word " * n), Sampling()) for n in (1, 2, 3, 30, 40, 50)]
+    path, settings = tmp_path / "exchanges" / "all.jsonl", CollectPart(max_failed=0)
+    for asked in (6, 0):
+        found = collect(Narrow(), given, path, settings)
+        assert (found.answered, found.failed, found.asked) == (3, 3, asked)
+        assert set(found.unanswered.values()) == {"is beyond the context"}
+        assert found.unanswered.keys() == {exchange_id(Narrow.digest, r) for r in given[3:]}

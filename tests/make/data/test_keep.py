@@ -14,7 +14,7 @@ from spiritsafe.models import user
 from spiritsafe.record import Exchange, Sampling
 
 
-def candidate(name: str, outcome: Outcome | None = "correct", answer: str = "", **also: Any) -> Candidate:
+def candidate(name: str, outcome: Outcome | None = "correct", answer: str = "7", **also: Any) -> Candidate:
     """An answer to the prompt that its name begins with."""
     exchange = Exchange(
         id=name, model="m", model_digest="d", messages=user(name[0]), sampling=Sampling(), answer=answer, **also
@@ -26,6 +26,19 @@ def test_only_correct_answers_and_unchecked_ones_stay() -> None:
     given_: list[Outcome | None] = ["correct", "wrong", "error", "stopped", None]
     found = reasons([candidate(f"a{i}", outcome) for i, outcome in enumerate(given_)], KeepPart())
     assert list(found.values()) == ["kept", "wrong", "error", "stopped", "kept"]
+
+
+def test_what_is_no_answer_is_never_learnt_from_whatever_the_rules_allow() -> None:
+    loose = KeepPart(finished=False)
+    answers = {
+        "empty": candidate("a1", answer=" \n"),
+        "failed": candidate("a2", answer="", finish_reason="error", error="too long", error_kind="request"),
+        "kept": candidate("a3", finish_reason="unknown"),
+        "thought": candidate("a4", answer="<think>only this</think> "),
+    }
+    found = reasons(list(answers.values()), loose)
+    assert list(found.values()) == ["empty", "failed", "kept", "empty"]
+    assert reasons([answers["kept"]], KeepPart())["a3"] == "unfinished"
 
 
 def test_a_pass_rate_counts_every_checked_answer_and_has_wilson_s_interval() -> None:
@@ -86,5 +99,6 @@ def test_every_answer_has_one_reason_and_no_prompt_more_than_its_share(
     found = reasons(answers, KeepPart.model_validate({"per_prompt": most, "prefer": prefer}))
     assert set(found) == {c.exchange.id for c in answers}
     for prompt in "abc":
-        fit = sum(c.prompt == prompt and c.outcome in ("correct", None) for c in answers)
+        said = [c for c in answers if c.prompt == prompt and c.exchange.answer.strip()]
+        fit = sum(c.outcome in ("correct", None) for c in said)
         assert sum(why == "kept" for i, why in found.items() if i[0] == prompt) == min(fit, most)

@@ -8,12 +8,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+
+from pydantic import Field
 
 from spiritsafe.errors import EndpointError
 from spiritsafe.make.data.settings import CollectPart
 from spiritsafe.models.base import Model, Request, exchange_id
 from spiritsafe.models.budget import Meter
+from spiritsafe.models.endpoint import EndpointModel
 from spiritsafe.models.fan import Fan
 from spiritsafe.models.many import answer_all
 from spiritsafe.progress import Tick, warn
@@ -21,21 +25,27 @@ from spiritsafe.record import Exchange, Record, append_jsonl, read_jsonl, repair
 
 # So many failures are needed before their share says anything while more is to come.
 EARLY = 20
+SHOWN = 20
 
 
 class Failure(Record):
-    """A request that stayed unanswered; `passing` where it is worth another attempt."""
+    """A request that stayed unanswered; `passing` where it is worth another attempt.
+
+    `unfit` is one that a model of this process cannot read, e.g. a prompt beyond its context: the prompt's own fault.
+    """
 
     id: str
     error: str
     passing: bool
     at_s: float
+    unfit: bool = False
 
 
 class Collected(Record):
     """What is stored of the answers wanted. `stopped` says which part of the budget ended it; "": nothing did.
 
     `uncounted` answers came without counts of tokens and are counted as one token a byte.
+    `unanswered` holds the first requests without an answer, by id, with the reason.
     """
 
     wanted: int
@@ -49,6 +59,7 @@ class Collected(Record):
     stopped: str
     errors: dict[str, int]
     uncounted: int = 0
+    unanswered: dict[str, str] = Field(default_factory=dict)
 
 
 def collect(
@@ -60,7 +71,7 @@ def collect(
     """
     for file in (path, _failures(path)):
         repair_jsonl(file)
-    work = _Work(model.digest, settings, path, tick)
+    work = _Work(model.digest, settings, path, tick, local=not isinstance(model, EndpointModel | Fan))
     work.resume({exchange_id(model.digest, r): r for r in requests})
     if isinstance(model, Fan):
         model.answer_all(work.take, work.keep, ends_s=work.meter.ends_s)
@@ -96,12 +107,14 @@ class _Work:
     settings: CollectPart
     path: Path
     tick: Tick
+    local: bool
     meter: Meter = field(init=False)
     wanted: int = 0
     answered: int = 0
     asked: int = 0
     left: deque[Request] = field(default_factory=deque)
     failed: dict[str, str] = field(default_factory=dict)
+    unfit: set[str] = field(default_factory=set)
     refusal: str = ""
 
     def __post_init__(self) -> None:
@@ -113,7 +126,9 @@ class _Work:
         for exchange in held.values():
             self.meter.count(exchange)
         old = read_jsonl(_failures(self.path), Failure)
-        self.failed = {f.id: f.error for f in old if f.id in wanted and f.id not in held and not f.passing}
+        known = [f for f in old if f.id in wanted and f.id not in held and not f.passing]
+        self.failed = {f.id: f.error for f in known}
+        self.unfit = {f.id for f in known if f.unfit}
         self.wanted, self.answered = len(wanted), len(held)
         self.left = deque(r for i, r in wanted.items() if i not in held and i not in self.failed)
         for _ in range(self.wanted - len(self.left)):
@@ -158,23 +173,28 @@ class _Work:
             usd=self.meter.spent.usd,
             seconds=time.monotonic() - self.meter.started_s,
             stopped=self.refusal if self.left else "",
-            errors=dict(Counter(self.failed.values()).most_common(20)),
+            errors=dict(Counter(self.failed.values()).most_common(SHOWN)),
             uncounted=self.meter.uncounted,
+            unanswered=dict(islice(self.failed.items(), SHOWN)),
         )
 
     def _fail(self, result: Exchange) -> None:
         self.tick()
         passing = result.error_kind == "passing"
-        append_jsonl(
-            _failures(self.path), [Failure(id=result.id, error=result.error, passing=passing, at_s=time.time())]
-        )
+        unfit = self.local and result.error_kind == "request"
+        failure = Failure(id=result.id, error=result.error, passing=passing, at_s=time.time(), unfit=unfit)
+        append_jsonl(_failures(self.path), [failure])
         self.failed[result.id] = result.error
-        if len(self.failed) >= EARLY:
-            self._judge(str(self.path), len(self.failed) + self.answered)
+        if unfit:
+            self.unfit.add(result.id)
+        elif len(self.failed) - len(self.unfit) >= EARLY:
+            self._judge(str(self.path), len(self.failed) - len(self.unfit) + self.answered)
 
     def _judge(self, where: str, of: int) -> None:
-        if len(self.failed) <= self.settings.max_failed * of:
+        """What the prompts themselves are at fault for is left out and named; the others are the teacher's failures."""
+        errors = [error for i, error in self.failed.items() if i not in self.unfit]
+        if len(errors) <= self.settings.max_failed * of:
             return
-        error, times = Counter(self.failed.values()).most_common(1)[0]
-        what = f"{len(self.failed)} of {of} requests stayed unanswered, {times} of them: {error}"
+        error, times = Counter(errors).most_common(1)[0]
+        what = f"{len(errors)} of {of} requests stayed unanswered, {times} of them: {error}"
         raise EndpointError(where, what, "mend it or raise max_failed; what was answered is kept")

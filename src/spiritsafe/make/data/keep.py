@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
+from spiritsafe.checks.values import without_thought
 from spiritsafe.checks.verify import Outcome
 from spiritsafe.checks.words import tokens
 from spiritsafe.evidence import wilson
@@ -22,6 +23,8 @@ Reason = Literal[
     "wrong",
     "error",
     "stopped",
+    "failed",
+    "empty",
     "unfinished",
     "too long",
     "pattern",
@@ -84,6 +87,10 @@ def reasons(candidates: Sequence[Candidate], settings: KeepPart) -> dict[str, Re
 
 def _reason(candidate: Candidate, rate: PassRate | None, settings: KeepPart) -> Reason:
     exchange, (least, most) = candidate.exchange, settings.pass_rate
+    if exchange.error_kind or exchange.finish_reason == "error":
+        return "failed"
+    if not without_thought(exchange.answer).strip():
+        return "empty"
     if candidate.outcome is not None and candidate.outcome != "correct":
         return candidate.outcome
     if rate and rate.rate < least:

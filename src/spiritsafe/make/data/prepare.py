@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from spiritsafe.checks.verify import Outcome, checkable
+from spiritsafe.checks.verify import Outcome, checkable, layers
 from spiritsafe.errors import RunError, writing
 from spiritsafe.ledger import Entry
 from spiritsafe.make.data.clean import Seen
@@ -42,7 +42,11 @@ SHOWN = 20
 
 
 class Report(Record):
-    """What became of every answer. `answers` counts reasons, and adds up to what was collected."""
+    """What became of every answer. `answers` counts reasons, and adds up to what was collected.
+
+    `unanswered` names the first prompts without an answer; `checks` the layers that kept the checks from doing
+    anything else, if there were any.
+    """
 
     version: int = 1
     teacher: str
@@ -59,6 +63,8 @@ class Report(Record):
     near_recall: float | None
     evaluations: tuple[Seen, ...]
     examples: tuple[dict[str, Any], ...]
+    unanswered: tuple[dict[str, str], ...] = ()
+    checks: tuple[str, ...] = ()
 
 
 class Prepared(Record):
@@ -120,6 +126,11 @@ def prepare(
         near_recall=_recall(settings.near),
         evaluations=seen,
         examples=_examples(exchanges, dropped),
+        unanswered=tuple(
+            {"id": i, "prompt": by_id[i].messages[-1].content[:EXCERPT], "error": error}
+            for i, error in collected.unanswered.items()
+        ),
+        checks=layers() if outcomes else (),
     )
     write_json(folder / "data.json", report)
     return Prepared(exchanges=exchange_file, folder=folder, report=report)

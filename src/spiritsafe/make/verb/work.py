@@ -14,6 +14,7 @@ from spiritsafe.make.data.collect import collect, stored
 from spiritsafe.make.data.prepare import prepare
 from spiritsafe.make.verb.possible import Gives
 from spiritsafe.make.verb.prompts import read_prompts
+from spiritsafe.make.verb.said import answers_said, nothing_kept
 from spiritsafe.make.verb.settings import MakeSettings, parse_student
 from spiritsafe.models import Model, Request, ask, open_model
 from spiritsafe.progress import Show
@@ -142,10 +143,15 @@ def collect_answers(work: Work, entry: Entry) -> Done:
         data, prompts, work.run.folder, teacher=work.teacher, seed=settings.run.seed, entry=entry, show=work.show
     ).report
     if not found.kept:
-        why = ", ".join(f"{reason} {num}" for reason, num in found.answers.items()) or found.collected.stopped
-        hint = "raise data.collect.sampling.max_tokens, or loosen data.keep (data.keep.finished=false)"
-        raise DataError(str(work.run.folder), f"no answer was kept of {found.collected.answered} ({why})", hint)
-    notes = {"kept": found.kept, "answers": found.answers, "stopped": found.collected.stopped}
+        raise DataError(str(work.run.folder), *nothing_kept(found))
+    work.show.say(answers_said(found))
+    notes = {
+        "kept": found.kept,
+        "answers": found.answers,
+        "stopped": found.collected.stopped,
+        "failed": found.collected.failed,
+        "said": answers_said(found),
+    }
     return Done((work.path("exchanges", "kept.jsonl"),), notes=notes)
 
 
