@@ -125,7 +125,9 @@ class MakeSettings(AnyRecipe):
 
     @model_validator(mode="after")
     def _one_end(self) -> "MakeSettings":
-        if (self.length.tokens or self.length.seconds) and "epochs" in self.make.model_fields_set:
+        # A recipe that was written names every key: only another number than the default was meant.
+        given = self.make.epochs != LearnPart.model_fields["epochs"].default
+        if (self.length.tokens or self.length.seconds) and given:
             raise ValueError("make.epochs says where the training ends, and so does a budget; give one of them")
         return self
 
