@@ -17,7 +17,7 @@ from spiritsafe.prompts import Prompt, read_prompt_file, synthesise, task_prompt
 from spiritsafe.recipe import PromptsPart, TaskPart
 from spiritsafe.record import Exchange, Sampling, file_digest
 
-FORMS = "FILE.jsonl, FILE.json, FILE.csv, FILE.txt, self:NUM or task:FAMILY:NUM"
+FORMS = "FILE.jsonl, FILE.txt, self:NUM or task:FAMILY:NUM, files also as .json, .csv, .tsv, .ndjson, .gz"
 Generate = Callable[[int, Sampling], list[Exchange]]
 
 
