@@ -101,7 +101,8 @@ def test_an_answer_is_data_to_every_family_and_the_right_one_is_still_right(fami
         assert outcome(task, answer) == "wrong"
     assert not target.exists()
     assert outcome(task, gold(task)) == "correct"
-    assert outcome(task, gold(task) + " + 1") == "wrong"
+    assert outcome(task, f"({gold(task)}) + 2*x*y*z") == "wrong"
+    assert outcome(task, "7") == outcome(task, "no idea") == "wrong"
 
 
 def gold(prompt: Prompt) -> str:

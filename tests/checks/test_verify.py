@@ -53,6 +53,8 @@ def problem(answer: str, text: str = "How much?") -> Prompt:
         ("Paris", "\\boxed{paris}", True),
         ("Paris", "London, not Paris", False),
         ("3/4", "2/8 + 1/2", True),
+        ("$a^2 - b^2$", "$(a - b)(a + b)$", True),
+        ("$\\frac{x^2 - y^2}{x - y} + z$", "$x + y + z$", True),
         ("$1.5\\times 10^3$", "1500", True),
         ("$\\{1, 2\\}$", "$\\{2, 1\\}$", True),
         ("$2\\sqrt{2}$", "$\\sqrt{8}$", True),

@@ -33,6 +33,8 @@ _NUMBER_AT, _ARCH_AT, _ARGS_AT = 0, 4, 16
 # Opening to write, create, cut, append or as a nameless file.
 _WRITING = 0o1 | 0o2 | 0o100 | 0o1000 | 0o2000 | 0o20000000
 _OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND  # as this system numbers them
+# sympy runs a function there that it writes itself; all that an answer decides of it is the number of its variables.
+_MONOMIALS = os.path.join("sympy", "polys", "monomials.py")
 # machine: (its number in seccomp, calls that open by which argument of flags, calls that are allowed)
 _CALLS: dict[str, tuple[int, dict[int, int], tuple[int, ...]]] = {
     # open, openat; read write close stat fstat lstat lseek mmap mprotect munmap brk rt_sigaction rt_sigprocmask
@@ -126,7 +128,7 @@ def _judge(event: str, args: tuple[Any, ...]) -> None:
         raise PermissionError(f"{event} is refused while an answer is checked")
     text = event == "compile" and args[0] is not None and _is_text(args[1])
     text = text or (event == "exec" and isinstance(args[0], CodeType) and _is_text(args[0].co_filename))
-    if text and not _imports():
+    if text and not _is_ours():
         raise PermissionError("an answer is never run")
     if event == "open" and isinstance(args[2], int) and args[2] & _OPEN_TO_WRITE:
         raise PermissionError("nothing is written while an answer is checked")
@@ -136,9 +138,11 @@ def _is_text(source: Any) -> bool:
     return not isinstance(source, str) or (source.startswith("<") and not source.startswith("<frozen"))
 
 
-def _imports() -> bool:
-    """Whether a module is being imported: many make classes of text then."""
-    frame = sys._getframe()
+def _is_ours() -> bool:
+    """Whether the text is no answer's: a module is being imported, or sympy makes products of so many powers."""
+    frame = sys._getframe(2)
+    if frame.f_code.co_filename.endswith(_MONOMIALS):
+        return True
     while frame := frame.f_back:  # type: ignore[assignment]
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
