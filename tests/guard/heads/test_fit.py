@@ -11,6 +11,7 @@ from spiritsafe.guard.check import check_texts
 from spiritsafe.guard.heads.card import as_text
 from spiritsafe.guard.heads.fit import fit
 from spiritsafe.guard.heads.heads import CARD, WEIGHTS, open_heads
+from spiritsafe.guard.heads.pieces import COUNTS
 from spiritsafe.guard.heads.sets import SETS, default_names, trainable
 from spiritsafe.guard.policy import PolicySource
 from spiritsafe.guard.stages import stages_of
@@ -35,8 +36,8 @@ def test_fitting_twice_gives_the_same_weights_and_card(cheese: Path, fitted: Pat
 def test_heads_tell_what_they_learnt_to_tell(fitted: Path) -> None:
     heads = open_heads(str(fitted))
     assert heads.names == ("harmful",)
-    harm, none = (heads.scores([f"is there {cheese} in it"])[0] for cheese in ("parmesan", "brie"))
-    assert harm > heads.limits["harmful"]["limit"] > none
+    harm, none = (heads.scores_of([f"is there {cheese} in it"])[0, 0] for cheese in ("parmesan", "brie"))
+    assert harm > heads.limits["harmful"]["limit"][0] > none
 
 
 def test_the_card_counts_rows_that_no_head_saw(fitted: Path) -> None:
@@ -47,9 +48,10 @@ def test_the_card_counts_rows_that_no_head_saw(fitted: Path) -> None:
     [recall] = [f for f in card["stages"]["linear"]["held_out"] if (f["case"], f["metric"]) == ("harmbench", "recall")]
     assert recall["n"] == sets["harmbench"]["held_out"]
     assert recall["low"] <= recall["value"] <= recall["high"]
-    assert {f["case"] for f in card["stages"]["linear"]["zero_shot"]} == {"harmbench"}, (
-        "without xstest nothing is known to be harmless"
-    )
+    [unseen] = [
+        f for f in card["stages"]["linear"]["never_seen"] if f["case"] == "harmbench" and f["metric"] == "recall"
+    ]
+    assert unseen["n"] == sets["harmbench"]["learnt"], "rows learnt from are scored by heads that did not see them"
     assert "| harmbench | harm | recall |" in as_text(card)
 
 
@@ -123,6 +125,8 @@ def test_a_set_whose_licence_forbids_it_is_not_learnt_from() -> None:
         trainable(["xstest", "do-not-answer"])
     with pytest.raises(UsageError, match="xsafety-de: may not be trained on: its terms contradict"):
         trainable(["xsafety-de"])
+    with pytest.raises(UsageError, match="sharegpt: may not be trained on: it is real traffic"):
+        trainable(["sharegpt"])
     with pytest.raises(UsageError, match="kept for measuring alone"):
         trainable(["simple-safety-tests"])
     with pytest.raises(UsageError, match="no data set known"):
@@ -131,7 +135,7 @@ def test_a_set_whose_licence_forbids_it_is_not_learnt_from() -> None:
 
 def test_the_default_sets_may_all_be_learnt_from() -> None:
     assert trainable(default_names())
-    assert {each.name for each in SETS.values() if each.refused} == {"do-not-answer", "xsafety-de"}
+    assert {each.name for each in SETS.values() if each.refused} == {"do-not-answer", "xsafety-de", "sharegpt"}
 
 
 def test_sets_that_say_only_yes_teach_nothing(cheese: Path, tmp_path: Path) -> None:
@@ -151,15 +155,26 @@ def test_the_shipped_card_is_of_the_shipped_weights_and_stands_in_the_docs() -> 
     assert docs.read_text(encoding="utf-8").strip() == as_text(shipped.card).strip()
 
 
-def test_an_attack_beside_a_harm_has_a_limit_of_its_own() -> None:
+def test_an_attack_beside_a_harm_has_limits_of_its_own() -> None:
     heads = open_heads("shipped")
     limits, names = heads.limits, heads.names
-    assert limits["injection"]["beside"] <= limits["injection"]["limit"]
-    calm = [limits["harmful"]["limit"] - 0.01 if name == "harmful" else 0.0 for name in names]
-    harmful = [limits["harmful"]["limit"] if name == "harmful" else 0.0 for name in names]
-    assert heads.limit_of("injection", calm) == limits["injection"]["limit"]
-    assert heads.limit_of("injection", harmful) == limits["injection"]["beside"]
-    assert heads.limit_of("harmful", harmful) == limits["harmful"]["limit"]
+    for at, count in enumerate(COUNTS):
+        own, beside, harm = (
+            limits["injection"]["limit"][at],
+            limits["injection"]["beside"][at],
+            limits["harmful"]["limit"],
+        )
+        assert beside <= own
+        calm = [harm[at] - 0.01 if name == "harmful" else 0.0 for name in names]
+        harmful = [harm[at] if name == "harmful" else 0.0 for name in names]
+        assert heads.limit_of("injection", "limit", calm, count) == own
+        assert heads.limit_of("injection", "limit", harmful, count) == beside
+        assert heads.limit_of("harmful", "limit", harmful, count) == harm[at]
+
+
+def test_no_limit_of_a_longer_text_is_lower() -> None:
+    for kinds in open_heads("shipped").limits.values():
+        assert all(list(own) == sorted(own) for kind, own in kinds.items() if kind != "beside")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from spiritsafe.guard.heads.corpus import Corpus
-from spiritsafe.guard.heads.limits import Budget, choose
+from spiritsafe.guard.heads.limits import Budget, choose, limits_of
+from spiritsafe.guard.heads.pieces import COUNTS
 
 
 @dataclass
@@ -17,6 +19,7 @@ class Rows:
     of_set: dict[str, NDArray[np.bool_]]
     groups: NDArray[np.int64]
     labels: NDArray[np.int64]
+    counts: NDArray[np.int64]
 
     def says(self, head: str) -> NDArray[np.int64]:
         """The labels, whatever the head."""
@@ -24,11 +27,24 @@ class Rows:
         return self.labels
 
 
-def limit(scores: list[float], labels: list[int], groups: list[int] | None = None, *, share: float) -> float:
-    """The limit for one set."""
+def limits(
+    scores: list[float],
+    labels: list[int],
+    groups: list[int] | None = None,
+    *,
+    share: float,
+    counts: int | list[int] = 1,
+) -> tuple[float, ...]:
+    """The limits for one set, by the number of pieces."""
     num = len(scores)
-    rows = Rows({"a": np.ones(num, bool)}, np.array(groups or range(num)), np.array(labels))
+    of_rows = np.broadcast_to(counts, num)
+    rows = Rows({"a": np.ones(num, bool)}, np.array(groups or range(num)), np.array(labels), of_rows)
     return choose(cast(Corpus, rows), "harmful", np.array(scores), np.ones(num, bool), Budget(share))
+
+
+def limit(scores: list[float], labels: list[int], groups: list[int] | None = None, *, share: float) -> float:
+    """The limit for texts of one piece."""
+    return limits(scores, labels, groups, share=share)[0]
 
 
 def test_no_more_harmless_rows_are_flagged_than_the_budget_allows() -> None:
@@ -36,21 +52,40 @@ def test_no_more_harmless_rows_are_flagged_than_the_budget_allows() -> None:
     labels = [0] * 101 + [1] * 101
     found = limit(scores, labels, share=0.1)
     assert np.mean(np.linspace(-1, 1, 101) >= found) <= 0.1
-    assert found == 0.82
+    assert found == pytest.approx(0.82)
 
 
 def test_where_no_row_says_yes_the_lowest_is_taken() -> None:
-    assert limit([*np.linspace(-1, 0, 101)], [0] * 101, share=0.05) == -0.04
-    assert limit([*np.linspace(-1, 0, 101)], [0] * 101, share=0.5) == -0.48
+    assert limit([*np.linspace(-1, 0, 101)], [0] * 101, share=0.05) == pytest.approx(-0.04)
+    assert limit([*np.linspace(-1, 0, 101)], [0] * 101, share=0.5) == pytest.approx(-0.48)
 
 
 def test_fillings_of_one_template_count_as_one() -> None:
     scores = [-1.0] * 99 + [0.5] * 101
     apart = limit(scores, [0] * 200, share=0.02)
     together = limit(scores, [0] * 200, [*range(99), *[99] * 101], share=0.02)
-    assert (apart, together) == (0.52, -0.98)
+    assert (apart, together) == pytest.approx((0.52, -0.98))
 
 
 def test_a_handful_of_rows_is_no_judge() -> None:
     assert limit([1.5] * 49, [0] * 49, share=0.02) == -2.0
-    assert limit([1.5] * 50, [0] * 50, share=0.02) == 1.52
+    assert limit([1.5] * 50, [0] * 50, share=0.02) == pytest.approx(1.52)
+
+
+def test_longer_texts_have_limits_of_their_own_and_none_is_lower() -> None:
+    short, long = [*np.linspace(-1, 0, 100)], [*np.linspace(0, 1, 100)]
+    counts = [COUNTS[0]] * 100 + [COUNTS[1]] * 100
+    assert limits(short + long, [0] * 200, share=0.05, counts=counts) == pytest.approx((-0.04, 0.96, 0.96), abs=0.021)
+    assert limits(long + short, [0] * 200, share=0.05, counts=counts) == pytest.approx((0.96, 0.96, 0.96), abs=0.021)
+
+
+def test_the_same_limit_holds_up_to_eight_pieces() -> None:
+    assert limits_of(np.array([1, 2, 8, 9, 32, 33, 900]), (0.1, 0.2, 0.3)).tolist() == [
+        0.1,
+        0.1,
+        0.1,
+        0.2,
+        0.2,
+        0.3,
+        0.3,
+    ]

@@ -1,8 +1,8 @@
 """`spiritsafe guard fit`: heads from named data sets, their limits, and a card of how often they err.
 
-    limits      by three-fold cross-fitting on development rows
-    held out    rows no fit saw, of sets whose other rows were learnt
-    zero-shot   for the sets that figures are named after: heads and limits from all others, measured on held-out rows
+    never seen    rows of a set learnt from, scored by heads that saw no row of it nor of its relations (`FOLDS`)
+    held out      rows no fit saw, of sets whose other rows were learnt, and of sets that are measured only
+    limits        on rows never seen, and on half of the real traffic, from which nothing is learnt
 
 The same sets, files and seed give the same weights on one machine; across machines, to rounding.
 """
@@ -18,46 +18,35 @@ import numpy as np
 from spiritsafe.errors import DataError, UsageError, writing
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, corpus_of
 from spiritsafe.guard.heads.figures import Figure, as_json, figures
-from spiritsafe.guard.heads.heads import CARD, WEIGHTS
-from spiritsafe.guard.heads.limits import BESIDE, choose, clear_below
+from spiritsafe.guard.heads.heads import CARD, VERSION, WEIGHTS
+from spiritsafe.guard.heads.in_use import in_use
+from spiritsafe.guard.heads.language import tongue_of
+from spiritsafe.guard.heads.limits import BESIDE, calibrating, choose, clear_below, limits_of
 from spiritsafe.guard.heads.linear import crossed, fit_linear, rarity
-from spiritsafe.guard.heads.sample import Sample, sample_of
-from spiritsafe.guard.heads.second_fit import FIRST_ONLY, Firsts, SecondFit, fit_second, second_scores
+from spiritsafe.guard.heads.sample import sample_of
+from spiritsafe.guard.heads.second_fit import FIRST_ONLY, SecondFit, fit_second
 from spiritsafe.guard.heads.sets import SETS, DataSet, trainable
 from spiritsafe.record import bytes_digest, file_digest, write_atomic, write_json
 
 NAMES = ("harmful", "injection", "abusive")
-FOLDS = 3
-ZERO_SHOT = (
-    "s-labs", "harmbench", "ailuminate", "xstest", "openai-moderation", "hatecheck-de", "frr-multilingual", "mgsm",
-    "ordinary", "bbh",
-)  # fmt: skip
-RELATED = {"frr": ("frr-multilingual",), "frr-multilingual": ("frr",), "mgsm": ("gsm8k",)}
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head of the first stage: weights (WIDTH), offset, limit, and the score below which the second is not asked.
+    """A head of the first stage: weights (WIDTH), offset, limits by `COUNTS`, and the score that the second waits for.
 
-    `scores` (N) are those of rows learnt from by heads that did not see them, and of all others. `beside` is the limit
-    for texts that `harmful` flags: an attack is framed around a harm.
+    `windows` (V) and `scores` (N) are, for rows learnt from, by heads that saw no row of their fold. `beside` are the
+    limits for texts that `harmful` flags: an attack is framed around a harm.
     """
 
     weights: Array
     offset: float
-    limit: float
+    limits: tuple[float, ...]
     clear: float
+    windows: Array
     scores: Array
-    beside: float | None = None
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The rows that the encoders read."""
-
-    english: Sample
-    other: Sample
+    beside: tuple[float, ...] | None = None
 
 
 def fit(
@@ -77,21 +66,15 @@ def fit(
     """
     learnt = trainable(names)
     sets = [*learnt, *_at_hand(measured, data, say)]
-    corpus = corpus_of(sets, data, folds=FOLDS)
+    corpus = corpus_of(sets, data)
     say(f"{corpus.learnt.sum():,} rows to learn from, {corpus.held.sum():,} held out")
     told = [head for head in NAMES if {0, 1} <= set(corpus.says(head)[corpus.learnt].tolist())]
     if not told:
         raise UsageError(" ".join(names), "say of no head both yes and no", "add a set, such as xstest")
-    samples = _samples(corpus, say) if encoders else None
-    heads = fit_heads(corpus, corpus.learnt, told)
-    second = fit_second(corpus, samples.english, samples.other, _firsts(heads), corpus.learnt) if samples else None
-    found = {"linear": figures(corpus, flagged(heads), corpus.held, names, seed=seed)}
-    if samples and second:
-        flags, read = flagged_by_encoder(corpus, samples, heads, second)
-        found["encoder"] = figures(corpus, flags, corpus.held & read, names, seed=seed)
-    zero = _zero_shot(corpus, heads, samples, second, names, seed, say)
+    heads = fit_heads(corpus, corpus.learnt, told, say)
+    second = _fit_second(corpus, heads, say) if encoders else None
     raw = _packed(heads, second)
-    card = _card(heads, second, found, zero) | {
+    card = _card(heads, second, _figures(corpus, heads, second, seed)) | {
         "weights_sha256": bytes_digest(raw),
         "seed": seed,
         "sets": [_set_card(each, corpus, data) for each in sets],
@@ -100,66 +83,93 @@ def fit(
         out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / WEIGHTS, raw)
     write_json(out / CARD, card)
+    card |= {"in_use": in_use(str(out), corpus, encoder=encoders, say=say)}
+    write_json(out / CARD, card)
     return card
 
 
-def fit_heads(corpus: Corpus, rows: Bools, only: Sequence[str]) -> dict[str, Fitted]:
+def fit_heads(corpus: Corpus, rows: Bools, only: Sequence[str], say: Say) -> dict[str, Fitted]:
     """Heads of the first stage and their limits from the rows given."""
-    idf, heads = rarity(corpus, rows), {}
+    idf = rarity(corpus, rows)
+    heads = {}
+    limiting = rows | calibrating(corpus)
     for head in only:
-        scores = crossed(corpus, head, idf, rows)
-        limit, clear = choose(corpus, head, scores, rows), clear_below(corpus, head, scores, rows)
+        say(f"fitting {head}")
         weights, offset = fit_linear(corpus, head, rows, idf)
         weights = weights.astype(np.float16).astype(float)
-        final = corpus.highest(corpus.windows @ weights) + offset
-        heads[head] = Fitted(weights, offset, limit, clear, np.where(rows, scores, final))
+        crossed_V = crossed(corpus, head, idf, rows & (corpus.says(head) >= 0))
+        windows = np.where(np.isfinite(crossed_V), crossed_V, corpus.windows @ weights + offset)
+        scores = corpus.highest(windows)
+        limits = choose(corpus, head, scores, limiting)
+        heads[head] = Fitted(weights, offset, limits, clear_below(corpus, head, scores, rows), windows, scores)
     if {"harmful", "injection"} <= set(heads):
-        heads["injection"] = _beside(corpus, heads["injection"], heads["harmful"], rows)
+        heads["injection"] = _beside(corpus, heads["injection"], heads["harmful"], limiting)
     return heads
 
 
 def _beside(corpus: Corpus, attack: Fitted, harm: Fitted, rows: Bools) -> Fitted:
-    """An injection head with its limit for texts that are found harmful; what its own limit flags stays flagged."""
-    low, high = -9.0, 9.0
-    scores = np.where(attack.scores >= attack.limit, high, np.where(harm.scores >= harm.limit, attack.scores, low))
-    return replace(attack, beside=min(attack.limit, choose(corpus, "injection", scores, rows, BESIDE)))
+    """An injection head with its limits for texts that are found harmful; what its own limits flag stays flagged."""
+    low = -9.0
+    harmful = harm.scores >= limits_of(corpus.counts, harm.limits)
+    scores = np.where(harmful, attack.scores, low)
+    beside = choose(corpus, "injection", scores, rows, BESIDE)
+    return replace(attack, beside=tuple(map(min, attack.limits, beside)))
 
 
-def flagged(heads: Mapping[str, Fitted]) -> dict[str, Bools]:
+def flagged(corpus: Corpus, heads: Mapping[str, Fitted]) -> dict[str, Bools]:
     """Which rows (N) each head of the first stage flags."""
-    flags = {name: head.scores >= head.limit for name, head in heads.items()}
+    counts = corpus.counts
+    flags = {name: head.scores >= limits_of(counts, head.limits) for name, head in heads.items()}
     for name, head in heads.items():
         if head.beside is not None:
-            flags[name] |= flags["harmful"] & (head.scores >= head.beside)
+            flags[name] |= flags["harmful"] & (head.scores >= limits_of(counts, head.beside))
     return flags
 
 
-def flagged_by_encoder(
-    corpus: Corpus, samples: Samples, heads: Mapping[str, Fitted], fit: SecondFit
-) -> tuple[dict[str, Bools], Bools]:
+def flagged_by_encoder(corpus: Corpus, heads: Mapping[str, Fitted], fit: SecondFit) -> tuple[dict[str, Bools], Bools]:
     """Which rows (N) each head of the second stage flags, and which rows it was shown."""
-    firsts, shown, before = _firsts(heads), np.zeros(len(corpus.rows), bool), flagged(heads)
-    flags = {name: before[name] if name in FIRST_ONLY else np.zeros(len(corpus.rows), bool) for name in heads}
-    unclear = np.any([head.scores >= head.clear for name, head in heads.items() if name not in FIRST_ONLY], axis=0)
-    for tongue, sample in (("english", samples.english), ("other", samples.other)):
-        scores = second_scores(fit.second, sample, firsts, english=tongue == "english")
-        read = (sample.tongues == "english") == (tongue == "english")
-        asked = read & unclear[sample.rows] if tongue == "english" else read
-        shown[sample.rows[read]] = True
-        for column, name in enumerate(heads):
-            if name not in FIRST_ONLY:
-                limits = np.array([fit.limits[each][name] for each in sample.tongues])
-                flags[name][sample.rows[asked]] = (scores[:, column] >= limits)[asked]
+    flags = flagged(corpus, heads)
+    shown: Bools = np.logical_or.reduce(np.isfinite(fit.scores), axis=1)
+    tongues = np.array([tongue_of(text) for text in corpus.texts])
+    unclear: Bools = np.any(
+        [head.scores >= head.clear for name, head in heads.items() if name not in FIRST_ONLY], axis=0
+    )
+    asked = shown & ((tongues != "english") | unclear)
+    for column, name in enumerate(heads):
+        if name not in FIRST_ONLY:
+            limits = np.full(len(tongues), np.inf)
+            for tongue, of_head in fit.limits.items():
+                if name in of_head:
+                    limits = np.where(tongues == tongue, limits_of(corpus.counts, of_head[name]), limits)
+            flags[name] = asked & (fit.scores[:, column] >= limits)
     return flags, shown
 
 
-def _firsts(heads: Mapping[str, Fitted]) -> Firsts:
-    return Firsts(tuple(heads), np.stack([head.scores for head in heads.values()], axis=1))
+def _fit_second(corpus: Corpus, heads: Mapping[str, Fitted], say: Say) -> SecondFit:
+    firsts = {name: head.windows for name, head in heads.items()}
+    leading = next(iter(firsts.values()))
+    say("encoding English: some minutes, the first time")
+    english = sample_of(corpus, leading, english=True)
+    say("encoding other languages: some minutes, the first time")
+    other = sample_of(corpus, leading, english=False)
+    return fit_second(corpus, english, other, firsts, corpus.learnt)
 
 
-def _samples(corpus: Corpus, say: Say) -> Samples:
-    say("encoding: some minutes, the first time")
-    return Samples(sample_of(corpus, english=True), sample_of(corpus, english=False))
+def _figures(
+    corpus: Corpus, heads: Mapping[str, Fitted], second: SecondFit | None, seed: int
+) -> dict[str, dict[str, list[Figure]]]:
+    """By stage: figures of the rows held out, and of rows learnt from by heads that saw none of their fold."""
+    stages = {"linear": (flagged(corpus, heads), np.ones(len(corpus.rows), bool))}
+    if second:
+        stages["encoder"] = flagged_by_encoder(corpus, heads, second)
+    rest = ~calibrating(corpus)
+    return {
+        name: {
+            "held_out": figures(corpus, flags, corpus.held & shown & rest, seed=seed),
+            "never_seen": figures(corpus, flags, corpus.learnt & shown, seed=seed),
+        }
+        for name, (flags, shown) in stages.items()
+    }
 
 
 def _at_hand(measured: Sequence[str], data: str, say: Say) -> list[DataSet]:
@@ -174,37 +184,6 @@ def _at_hand(measured: Sequence[str], data: str, say: Say) -> list[DataSet]:
     return found
 
 
-def _zero_shot(
-    corpus: Corpus,
-    heads: Mapping[str, Fitted],
-    samples: Samples | None,
-    second: SecondFit | None,
-    names: Sequence[str],
-    seed: int,
-    say: Say,
-) -> dict[str, list[Figure]]:
-    """Figures of each set by heads and limits that knew neither it nor its relations."""
-    found: dict[str, list[Figure]] = {"linear": [], "encoder": []}
-    for name in (name for name in names if name in ZERO_SHOT):
-        own = corpus.of_set[name]
-        rows = corpus.learnt & ~np.isin(corpus.source, (name, *RELATED.get(name, ())))
-        saying = [head for head in heads if (corpus.says(head)[own] >= 0).any()]
-        if not (own & corpus.held).any() or any(set(corpus.says(h)[rows].tolist()) < {0, 1} for h in saying):
-            continue
-        say(f"without {name}")
-        others = {**heads, **fit_heads(corpus, rows, saying)}
-        found["linear"] += _of(name, figures(corpus, flagged(others), corpus.held & own, (), seed=seed))
-        if samples and second:
-            again = fit_second(corpus, samples.english, samples.other, _firsts(others), rows)
-            flags, read = flagged_by_encoder(corpus, samples, others, again)
-            found["encoder"] += _of(name, figures(corpus, flags, corpus.held & own & read, (), seed=seed))
-    return found
-
-
-def _of(name: str, found: Sequence[Figure]) -> list[Figure]:
-    return [each for each in found if each.case == name]
-
-
 def _packed(heads: Mapping[str, Fitted], second: SecondFit | None) -> bytes:
     file, parts = io.BytesIO(), {"linear": np.stack([head.weights for head in heads.values()], axis=1)}
     if second:
@@ -215,25 +194,20 @@ def _packed(heads: Mapping[str, Fitted], second: SecondFit | None) -> bytes:
 
 
 def _card(
-    heads: Mapping[str, Fitted],
-    second: SecondFit | None,
-    found: Mapping[str, Sequence[Figure]],
-    zero: Mapping[str, Sequence[Figure]],
+    heads: Mapping[str, Fitted], second: SecondFit | None, found: Mapping[str, Mapping[str, Sequence[Figure]]]
 ) -> dict[str, Any]:
-    limits = {
-        name: {"limit": head.limit, "clear": round(head.clear, 4)}
-        | ({"beside": head.beside} if head.beside is not None else {})
-        | (
-            {tongue: limits[name] for tongue, limits in second.limits.items()}
-            if second and name not in FIRST_ONLY
-            else {}
-        )
-        for name, head in heads.items()
+    limits: dict[str, dict[str, Sequence[float]]] = {}
+    for name, head in heads.items():
+        limits[name] = {"limit": head.limits, "clear": [round(head.clear, 4)]}
+        if head.beside is not None:
+            limits[name]["beside"] = head.beside
+        if second:
+            limits[name] |= {tongue: own[name] for tongue, own in second.limits.items() if name in own}
+    stages = {name: {kind: as_json(figs) for kind, figs in each.items()} for name, each in found.items()}
+    rounded = {
+        name: {kind: [round(each, 4) for each in own] for kind, own in kinds.items()} for name, kinds in limits.items()
     }
-    stages = {
-        name: {"held_out": as_json(each), "zero_shot": as_json(zero.get(name, ()))} for name, each in found.items()
-    }
-    return {"version": 1, "name": "spiritsafe guard heads", "heads": limits, "stages": stages}
+    return {"version": VERSION, "name": "spiritsafe guard heads", "heads": rounded, "stages": stages}
 
 
 def _set_card(each: DataSet, corpus: Corpus, data: str) -> dict[str, Any]:

@@ -5,6 +5,8 @@ names the weights by sha256; a pair that does not match is not opened. `shipped`
 """
 
 import io
+import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +18,14 @@ from numpy.typing import NDArray
 
 from spiritsafe.errors import DataError
 from spiritsafe.guard.heads import ngrams
+from spiritsafe.guard.heads.pieces import COUNTS
 from spiritsafe.guard.heads.second import Second
 from spiritsafe.models import encoder
 from spiritsafe.record import bytes_digest, read_json
 
 SHIPPED, WEIGHTS, CARD = "shipped", "heads.npz", "card.json"
 SECOND = ("english", "other")
+VERSION = 2  # of the card: limits by the number of pieces
 Stamp = tuple[tuple[int, int], ...]
 
 
@@ -29,11 +33,12 @@ Stamp = tuple[tuple[int, int], ...]
 class Heads:
     """Heads by name, in the order of the weights' columns. `linear` and `offsets` (H) give scores.
 
-    `limits` has by head the card's: of the first stage (`limit`, `clear`, `beside`) and second (by tongue).
+    `limits` has by head the card's: of the first stage (`limit`, `clear`, `beside`) and second (by tongue), each for
+    the numbers of pieces in `COUNTS`; `clear` is one for all.
     """
 
     names: tuple[str, ...]
-    limits: Mapping[str, Mapping[str, float]]
+    limits: Mapping[str, Mapping[str, Sequence[float]]]
     linear: ngrams.Weights
     offsets: NDArray[np.float32]
     second: Second | None
@@ -45,26 +50,25 @@ class Heads:
         """The heads that the second stage decides."""
         return [name for name in self.names if "english" in self.limits[name]]
 
-    def limit_of(self, name: str, scores: Sequence[float]) -> float:
-        """A head's limit in the first stage for a text with these scores: `beside` where `harmful` reaches its own."""
-        own = self.limits[name]
-        if "beside" in own and scores[self.names.index("harmful")] >= self.limits["harmful"]["limit"]:
-            return own["beside"]
-        return own["limit"]
+    def limit_of(self, name: str, kind: str, scores: Sequence[float], count: int) -> float:
+        """A head's limit for a text of `count` pieces with these scores in the first stage.
 
-    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """The highest score of each head over the readings of one text, (H)."""
-        [found] = self.scores_of([texts])
-        return found  # type: ignore[no-any-return]
+        `kind` is `limit` (of the first stage; `beside` if `harmful` reaches its own) or a tongue (of the second).
+        """
+        at = bisect_right(COUNTS, count) - 1
+        harmful = scores[self.names.index("harmful")] if "beside" in self.limits[name] else -math.inf
+        if kind == "limit" and harmful >= self.limits["harmful"]["limit"][at]:
+            kind = "beside"
+        return self.limits[name][kind][at]
 
-    def scores_of(self, readings: Sequence[Sequence[str]]) -> NDArray[np.float32]:
-        """The same for many texts, (N, H)."""
-        if not readings:
-            return np.empty((0, len(self.names)), np.float32)
-        found = ngrams.scores([text for texts in readings for text in texts], self.linear)
-        firsts = np.cumsum([0, *map(len, readings[:-1])])
-        highest: NDArray[np.float32] = np.maximum.reduceat(found, firsts, axis=0) + self.offsets
-        return highest
+    def clear_of(self, name: str) -> float:
+        """The first-stage score below which the English encoder is not asked for this head."""
+        return self.limits[name]["clear"][0]
+
+    def scores_of(self, readings: Sequence[str]) -> NDArray[np.float32]:
+        """The highest score of each head over the windows of each reading, (N, H)."""
+        found: NDArray[np.float32] = ngrams.scores(readings, self.linear) + self.offsets
+        return found
 
 
 def open_heads(source: str) -> Heads:
@@ -99,7 +103,11 @@ def _opened(source: str, stamp: Stamp) -> Heads:
         raise DataError(str(folder), f"the card is of other weights ({card['weights_sha256'][:12]}, not {digest[:12]})")
     names = tuple(card["heads"])
     with np.load(io.BytesIO(raw)) as held:
-        if len(held["linear"]) != ngrams.WIDTH or ("english" in held and len(held["english"]) != encoder.WIDTH + 1):
+        if (
+            card["version"] != VERSION
+            or len(held["linear"]) != ngrams.WIDTH
+            or ("english" in held and len(held["english"]) != encoder.WIDTH + 1)
+        ):
             raise DataError(str(folder), "holds heads of another form", "fit them again: spiritsafe guard fit -o DIR")
         linear = ngrams.packed(held["linear"].astype(np.float32))
         offsets = held["offsets"].astype(np.float32)

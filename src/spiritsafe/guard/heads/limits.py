@@ -1,8 +1,9 @@
-"""Where a head's limit lies: chosen on development rows alone, by heads that did not see them.
+"""Where a head's limits lie: on rows that the heads did not see, of texts with as many pieces.
 
-Of the limits that flag no more of any set's harmless rows than its budget, the one that serves best, where serving is
-the mean over sets of F1 (sets with harmless rows) or recall (sets without); where no row says yes, the lowest. In the
-share of a set's harmless rows, each group of rows counts as one; fewer than 50 rows are no judge of shares.
+A text's score is the highest of its windows and pieces, so ordinary texts score higher the more pieces they have: there
+is a limit for each of `COUNTS`, the same up to eight pieces, so that four sentences beside harm do not hide it. Each is
+the lowest that flags no more of any set's harmless rows than its budget, and none is lower than that of shorter texts.
+In the share of a set's rows each group counts as one; fewer than 50 rows are no judge of shares.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
+from spiritsafe.guard.heads.pieces import COUNTS
 
 OfSet = tuple[str, Array, Ints, Ints]
 FEW = 50
+TRAFFIC = "sharegpt"  # real traffic: half of it, by its group's hash, is for limits
 
 
 @dataclass(frozen=True)
@@ -24,66 +27,66 @@ class Budget:
     of: Mapping[str, float] = field(default_factory=dict)
 
 
-BUDGETS = {
-    "harmful": Budget(0.02, {"xstest": 0.08, "openai-moderation": 0.2, "bbq": 0.1, "ordinary": 0.03}),
-    "injection": Budget(
-        0.01,
-        {
-            "s-labs": 0.03, "openai-moderation": 0.1, "chatterbot": 0.05, "harmbench": 0.1, "adv-bench": 0.1,
-            "pyrit-answers": 0.05, "bbq": 0.05,
-        },
-    ),
-    "abusive": Budget(
-        0.01,
-        {
-            "openai-moderation": 0.25, "hatecheck-de": 0.5, "chatterbot": 0.03, "pyrit-answers": 0.25, "bbq": 0.05,
-            "xstest": 0.02,
-        },
-    ),
+# Sets made to look harmful, or of subjects of which no other set is learnt from: scored by heads that saw none of their
+# fold they are no measure of ordinary texts.
+_LOOK_ALIKES = {
+    "xstest": 0.12, "openai-moderation": 0.6, "bbq": 0.3, "hatecheck-de": 0.8, "orbench-en": 0.6, "orbench-de": 0.6,
+    "orbench-fr": 0.6, "frr": 0.3, "frr-multilingual": 0.9, "cyberseceval-instruct": 0.5, "pyrit-answers": 0.6,
+    "s-labs": 0.1, "home-assistant": 0.2, "chatterbot": 0.1,
 }  # fmt: skip
+BUDGETS = {
+    "harmful": Budget(0.04, {**_LOOK_ALIKES, TRAFFIC: 0.015}),
+    "injection": Budget(
+        0.02,
+        {
+            **_LOOK_ALIKES, TRAFFIC: 0.004, "harmbench": 0.3, "adv-bench": 0.3, "harmfulqa": 0.1, "ailuminate": 0.3,
+            "cyberseceval-interpreter": 0.6, "strongreject": 0.3, "notinject": 0.1, "bbh": 0.3,
+        },
+    ),
+    "abusive": Budget(0.02, {**_LOOK_ALIKES, "openai-moderation": 0.25, "hatecheck-de": 0.5, TRAFFIC: 0.003}),
+}  # fmt: skip
+BESIDE = Budget(1.0, {TRAFFIC: 0.006})  # these rows are flagged anyway
 
 
-FOREIGN = Budget(0.02, {"ordinary": 0.08, "frr-multilingual": 0.1, "hatecheck-de": 0.5})  # `harmful`, not English
-BESIDE = Budget(0.01, {**BUDGETS["injection"].of, "pyrit-answers": 0.15})  # these rows are flagged anyway
-
-
-def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget | None = None) -> float:
-    """The limit for rows with these scores; the head's budget, or another."""
+def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget | None = None) -> tuple[float, ...]:
+    """The limit for each of `COUNTS` for rows with these scores (N); the head's budget, or another."""
     budget = budget or BUDGETS[head]
     says = corpus.says(head)
-    known = rows & (says >= 0) & np.isfinite(scores)
-    masks = [(name, own & known) for name, own in corpus.of_set.items()]
-    sets = [(name, scores[own], says[own], corpus.groups[own]) for name, own in masks if own.any()]
-    grid = np.round(np.arange(-2, 2.001, 0.02), 2)
-    allowed = [limit for limit in grid if _within(budget, sets, limit)] or [grid[-1]]
-    return float(allowed[int(np.argmax([_served(sets, limit) for limit in allowed]))])
+    known = rows & (says == 0) & np.isfinite(scores)
+    found: list[float] = []
+    for first, end in zip(COUNTS, (*COUNTS[1:], np.inf), strict=True):
+        band = known & (corpus.counts >= first) & (corpus.counts < end)
+        masks = [(name, own & band) for name, own in corpus.of_set.items()]
+        sets = [(name, scores[own], corpus.groups[own]) for name, own in masks if own.sum() >= FEW]
+        lowest = [_lowest(scores_S, groups_S, budget.of.get(name, budget.each)) for name, scores_S, groups_S in sets]
+        found.append(max([*found, *lowest, -2.0 if first == 1 else found[-1]]))
+    return tuple(found)
+
+
+def limits_of(counts: Ints, limits: Sequence[float]) -> Array:
+    """The limit of each text by its number of pieces."""
+    return np.asarray(limits, float)[np.searchsorted(COUNTS, counts, side="right") - 1]
+
+
+def calibrating(corpus: Corpus) -> Bools:
+    """The rows of real traffic that limits are chosen on."""
+    return corpus.of_set.get(TRAFFIC, np.zeros(len(corpus.rows), bool)) & corpus.is_first_half
 
 
 def clear_below(corpus: Corpus, head: str, scores: Array, rows: Bools) -> float:
     """The score below which no set has more than 2 % of the rows that the head should find."""
     yes = rows & (corpus.says(head) == 1) & np.isfinite(scores)
-    sets = [scores[own & yes] for own in corpus.of_set.values() if (own & yes).sum() >= 50] or [scores[yes]]
+    sets = [scores[own & yes] for own in corpus.of_set.values() if (own & yes).sum() >= FEW] or [scores[yes]]
     return float(min(np.quantile(each, 0.02) for each in sets))
 
 
-def _within(budget: Budget, sets: Sequence[OfSet], limit: float) -> bool:
-    """Whether no set has more of its harmless rows flagged than it may."""
-    return all(
-        _share(scores[says == 0] >= limit, groups[says == 0]) <= budget.of.get(name, budget.each)
-        for name, scores, says, groups in sets
-        if (says == 0).sum() >= FEW
-    )
-
-
-def _share(flagged: Bools, groups: Ints) -> float:
+def _lowest(scores: Array, groups: Ints, budget: float) -> float:
+    """The lowest limit, in steps of 0.02, that at most such a share of the groups' rows reaches."""
     _, numbers = np.unique(groups, return_inverse=True)
-    return float(np.mean(np.bincount(numbers, flagged) / np.bincount(numbers)))
-
-
-def _served(sets: Sequence[OfSet], limit: float) -> float:
-    found = []
-    for _, scores, says, _ in sets:
-        flagged, yes = scores >= limit, says == 1
-        if yes.any():
-            found.append(2 * (flagged & yes).sum() / (yes.sum() + flagged.sum()))
-    return float(np.mean(found)) if found else 0.0
+    weights = 1 / np.bincount(numbers)[numbers]
+    order = np.argsort(-scores)
+    reached = np.cumsum(weights[order]) / weights.sum()
+    allowed = int(np.searchsorted(reached, budget, side="right"))
+    if allowed == len(scores):
+        return -2.0
+    return float(np.clip(np.floor(scores[order[allowed]] / 0.02 + 1) * 0.02, -2, 4))

@@ -11,6 +11,7 @@ from itertools import accumulate, pairwise
 
 FEWEST, MOST = 4, 48
 FEWEST_BYTES = 24  # where a language writes no blanks: eight of its letters
+COUNTS = (1, 9, 33)  # pieces from which on a limit holds
 # After a sentence's end and what closes it; Chinese and Japanese write no blank there.
 _END = re.compile(r"[.!?;…][\"')\]»”]*(?= )|[。!?…](?=[\u3040-\u30ff\u3400-\u9fff])")
 _WORD = re.compile(r"\S+")

@@ -28,6 +28,8 @@ HARMFUL = {"harmful": True, "injection": False}
 SOUNDS_HARMLESS = ("spc_",)  # asks for advice that an expert should give: no harm in the words
 MOST_OF_A_LINE = 40
 SHORTEST_CALL, MOST_CALLS = 15, 1500
+FIRST, LATER, ANSWER = "first", "later", "answer"  # parts of real traffic
+TURNS, MOST_TALKS, MOST_LONG_TALKS, MOST_CHARS = 8, 3000, 300, 20_000
 PLACE = re.compile(r"\{\{\s*prompt\s*\}\}")
 
 
@@ -199,6 +201,54 @@ def ordinary(paths: Sequence[Path]) -> list[Row]:
         for number, line in enumerate(lines)
         for text in sorted(_all_of(line[4:]), key=seed_of)[:MOST_OF_A_LINE]
     ]
+
+
+def labelled(paths: Sequence[Path]) -> list[Row]:
+    """Rows of one form: a text, whether it is harmful, of what (`target`), its language, perhaps its `group`."""
+    found = []
+    for path in paths:
+        for row in (json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()):
+            group = f"{path.stem.partition('-')[0]} {row['group']}" if "group" in row else ""
+            found.append(Row(str(row["text"]), _said(row), str(row["lang"]), group=group))
+    return found
+
+
+def _said(row: Mapping[str, Any]) -> Mapping[str, bool]:
+    if row["label"] == 0:
+        return HARMLESS
+    return HARMFUL if row["target"] == "harm" else {"injection": True}
+
+
+def real_traffic(paths: Sequence[Path]) -> list[Row]:
+    """First questions of people and, of some long conversations, eight turns with the answers between, by their hash.
+
+    The file ends within a conversation, which is left out. What people ask is taken for harmless, which some is not.
+    """
+    raw = paths[0].read_text("utf-8")
+    talks = json.loads(raw[: raw.rindex("\n  },")] + "\n  }\n]")
+    turns = [[(turn["from"], turn["value"]) for turn in talk["conversations"]] for talk in talks]
+    begun = sorted((talk for talk in turns if talk and talk[0][0] == "human" and talk[0][1].strip()), key=_rank)
+    rows = {talk[0][1]: Row(talk[0][1][:MOST_CHARS], HARMLESS, "", FIRST, _named(talk)) for talk in begun[:MOST_TALKS]}
+    long = [talk for talk in begun if sum(who == "human" for who, _ in talk) >= TURNS][:MOST_LONG_TALKS]
+    return [*rows.values(), *(row for talk in long for row in _turns_of_talk(talk))]
+
+
+def _turns_of_talk(talk: Sequence[tuple[str, str]]) -> Iterator[Row]:
+    asked = 0
+    for who, text in talk:
+        asked += who == "human"
+        if asked > TURNS or (asked == TURNS and who != "human"):
+            return
+        if text.strip():
+            yield Row(text[:MOST_CHARS], HARMLESS, "", LATER if who == "human" else ANSWER, _named(talk))
+
+
+def _rank(talk: Sequence[tuple[str, str]]) -> int:
+    return seed_of(talk[0][1])
+
+
+def _named(talk: Sequence[tuple[str, str]]) -> str:
+    return f"talk {_rank(talk)}"
 
 
 def in_the_wild(paths: Sequence[Path]) -> list[Row]:

@@ -1,8 +1,7 @@
-"""The rows that encoder heads are fitted and measured on, and their vectors: some of each set, by hash.
+"""The parts of texts that encoder heads are fitted and measured on, and their vectors: some rows of each set, by hash.
 
-Encoders are slow, so no set gives more than `CAP` rows (other languages: `CAP_OTHER`) to learn from and as many to
-measure; English rows that teach the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache,
-by a digest of the texts.
+Encoders are slow, so no set gives more than `CAP` rows to learn from and `HELD` to measure; English rows that teach the
+other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache, by a digest of their text.
 """
 
 import hashlib
@@ -16,39 +15,84 @@ from spiritsafe.cache import cache_dir
 from spiritsafe.errors import writing
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.language import tongue_of
-from spiritsafe.guard.heads.second import vectors
+from spiritsafe.guard.heads.limits import TRAFFIC
+from spiritsafe.guard.heads.pieces import place
+from spiritsafe.guard.heads.second import MOST_READ, WHOLE, vectors
 from spiritsafe.guard.normal import normalise
-from spiritsafe.record import digest_of
 
-CAP, CAP_OTHER, TEACHING = 1500, 1500, 300
-CHUNK = 256
+CAP, HELD, TEACHING = 600, 300, 200
+CAP_TRAFFIC = 1200
+CHUNK = 2048
 KEPT_AS = {True: "minilm-8bit", False: "e5-8bit-256"}  # other vectors of the same texts are not these
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows (M) of a corpus that one encoder reads, by number, with its vectors (M, 384) and the tongue of each."""
+    """Parts (M) that one encoder reads: of which row, which of its pieces (-1: all of it), vectors, and the tongue."""
 
     rows: Ints
+    windows: Ints
     vectors: Array
     tongues: NDArray[np.str_]
 
+    @property
+    def is_whole(self) -> Bools:
+        """Which parts are all of their text."""
+        return self.windows < 0
 
-def sample_of(corpus: Corpus, *, english: bool) -> Sample:
-    """The English rows for the English encoder; for the other one the rest, and English ones that teach it."""
+    def is_read(self, corpus: Corpus) -> Bools:
+        """Which parts are read when heads are used: of a text of many pieces, not its beginning."""
+        short: Bools = np.array([len(row.text) <= WHOLE for row in corpus.rows]) | (corpus.counts == 1)
+        read: Bools = ~self.is_whole | short[self.rows]
+        return read
+
+    def firsts(self, corpus: Corpus, scores_V: Array) -> Array:
+        """First-stage scores (M) of the parts, from those of the windows."""
+        whole = np.full(len(corpus.rows), -np.inf)
+        own = corpus.pieces < 0
+        np.maximum.at(whole, corpus.of_window[own], scores_V[own])
+        return np.where(self.is_whole, whole[self.rows], scores_V[self.windows])
+
+
+def sample_of(corpus: Corpus, scores_V: Array, *, english: bool) -> Sample:
+    """The English rows for the English encoder; for the other one the rest, and English ones that teach it.
+
+    Of a text with several pieces those are read that score highest.
+    """
     tongues = np.array([tongue_of(text) for text in corpus.texts])
     is_english = tongues == "english"
-    ranks = np.array([int(hashlib.sha256(row.text.encode()).hexdigest()[:12], 16) for row in corpus.rows])
+    ranks = np.array([_rank(row.text) for row in corpus.rows])
     picked: list[NDArray[np.int64]] = []
-    for mask in corpus.of_set.values():
-        for part in (corpus.learnt, corpus.held):
-            own = mask & part
-            picked.append(_some(own & (is_english == english), corpus, ranks, CAP if english else CAP_OTHER))
+    for name, mask in corpus.of_set.items():
+        for part, cap in ((corpus.learnt, CAP), (corpus.held, CAP_TRAFFIC if name == TRAFFIC else HELD)):
+            picked.append(_some(mask & part & (is_english == english), corpus, ranks, cap))
             if not english and part is corpus.learnt:
-                picked.append(_some(own & is_english, corpus, ranks, TEACHING))
+                picked.append(_some(mask & part & is_english, corpus, ranks, TEACHING))
     rows = np.sort(np.concatenate(picked))
-    texts = [normalise(corpus.rows[i].text) for i in rows]
-    return Sample(rows, _kept(texts, english=english), tongues[rows])
+    parts = [part for i in rows.tolist() for part in _parts(corpus, i, scores_V)]
+    numbers = np.array([number for number, _, _ in parts])
+    windows = np.array([window for _, window, _ in parts])
+    return Sample(numbers, windows, _kept([text for _, _, text in parts], english=english), tongues[numbers])
+
+
+def _parts(corpus: Corpus, number: int, scores_V: Array) -> list[tuple[int, int, str]]:
+    """What an encoder reads of a row: its number, the window (-1: the whole) and the text."""
+    text = corpus.rows[number].text
+    shown = normalise(text[: 8 * WHOLE])
+    count = corpus.counts[number]
+    found = [(number, -1, shown)] if count == 1 or len(shown) <= WHOLE or any(corpus.rows[number].says.values()) else []
+    if count > 1:
+        first = int(np.searchsorted(corpus.of_window, number))
+        own = np.arange(first, int(np.searchsorted(corpus.of_window, number, side="right")))
+        own = own[corpus.pieces[own] >= 0]
+        for window in own[np.argsort(-scores_V[own], kind="stable")[:MOST_READ]].tolist():
+            start, end = place(text, corpus.texts[number], corpus.spans[number][corpus.pieces[window]])
+            found.append((number, window, normalise(text[start:end])))
+    return found
+
+
+def _rank(text: str) -> int:
+    return int(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12], 16)
 
 
 def _some(own: Bools, corpus: Corpus, ranks: Ints, cap: int) -> Ints:
@@ -61,11 +105,18 @@ def _some(own: Bools, corpus: Corpus, ranks: Ints, cap: int) -> Ints:
 
 
 def _kept(texts: Sequence[str], *, english: bool) -> Array:
-    kept = cache_dir() / "vectors" / f"{KEPT_AS[english]}-{digest_of(list(texts))[:16]}.npy"
-    if not kept.exists():
-        parts = [vectors(texts[i : i + CHUNK], is_english=english) for i in range(0, len(texts), CHUNK)]
+    """Vectors (M, 384): what is not kept is encoded, and kept a chunk at a time."""
+    kept = cache_dir() / "vectors" / f"{KEPT_AS[english]}.npz"
+    known: dict[int, NDArray[np.float32]] = {}
+    if kept.exists():
+        with np.load(kept) as held:
+            known = dict(zip(held["keys"].tolist(), held["vectors"], strict=True))
+    new = list({_rank(text): text for text in texts if _rank(text) not in known}.values())
+    for first in range(0, len(new), CHUNK):
+        chunk = new[first : first + CHUNK]
+        found = vectors(chunk, is_english=english).astype(np.float32)
+        known |= {_rank(text): vector for text, vector in zip(chunk, found, strict=True)}
         with writing(kept):
             kept.parent.mkdir(parents=True, exist_ok=True)
-            np.save(kept, np.concatenate(parts).astype(np.float32))
-    found: Array = np.load(kept).astype(float)
-    return found
+            np.savez(kept, keys=np.array(list(known)), vectors=np.stack(list(known.values())))
+    return np.array([known[_rank(text)] for text in texts], float).reshape(len(texts), -1)

@@ -1,9 +1,9 @@
 """What the fitted heads of one side find in texts: which head, with which score against which limit, and where.
 
-The linear heads read every text, in windows. With an encoder, its heads read what the linear ones do not clear.
+A text's score is the highest of its windows and its pieces, its limit that of texts of as many pieces. With an encoder,
+its heads decide on the parts that they read; on what they did not read the linear heads decide.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,14 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from spiritsafe.guard.heads import ngrams
 from spiritsafe.guard.heads.heads import Heads, open_heads
-from spiritsafe.guard.heads.language import tongue_of
+from spiritsafe.guard.heads.language import Tongue, tongue_of
 from spiritsafe.guard.heads.pieces import Span, pieces, place
-from spiritsafe.guard.heads.second import Second
+from spiritsafe.guard.heads.second import MOST_READ, WHOLE, Second
 from spiritsafe.guard.normal import normalise
 
 Stage = Literal["linear", "encoder"]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,40 @@ class Hit:
 
 @dataclass(frozen=True)
 class Scored:
-    """All that the heads find in one text, and the last stage that looked."""
+    """All that the heads find in one text, the last stage that looked, and what the encoder should have read."""
 
     hits: tuple[Hit, ...]
     stage: Stage
+    unread: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A text as the heads read it: folded, where its pieces are, and scores of the whole, of what it hides, of pieces.
+
+    A text of one piece has no pieces beside the whole.
+    """
+
+    text: str
+    folded: str
+    spans: Sequence[Span]
+    whole: Floats
+    hidden: Floats
+    parts: Floats
+
+    @property
+    def count(self) -> int:
+        return len(self.spans)
+
+    @property
+    def highest(self) -> Floats:
+        found: Floats = np.concatenate([self.whole[None], self.hidden, self.parts]).max(0)
+        return found
+
+    def span_of(self, column: int) -> Span:
+        """The characters of the text that a head scores highest."""
+        at = int(self.parts[:, column].argmax()) if len(self.parts) else 0
+        return place(self.text, self.folded, self.spans[at])
 
 
 class Scorer:
@@ -56,54 +86,76 @@ class Scorer:
         opened = self._opened
         if opened is None or not texts:
             return []
-        firsts = opened.scores_of(readings)
         second = opened.second if self._encoder else None
-        scored = []
-        for text, folds, scores in zip(texts, readings, firsts, strict=True):
-            found = self._with_encoder(opened, second, text, folds, scores) if second else self._linear(opened, scores)
-            scored.append(self._placed(opened, found, text, folds))
-        return scored
+        return [
+            self._with_encoder(opened, second, read) if second else self._linear(opened, read)
+            for read in _read(opened, texts, readings)
+        ]
 
-    def _linear(self, opened: Heads, scores: NDArray[np.float32]) -> Scored:
-        return Scored(tuple(self._above("linear", "limit", scores.tolist(), opened.names)), "linear")
+    def _linear(self, opened: Heads, read: _Read) -> Scored:
+        return Scored(self._above(opened, "limit", read.highest, opened.names, read), "linear")
 
-    def _with_encoder(
-        self, opened: Heads, encoder: Second, text: str, texts: Sequence[str], firsts: NDArray[np.float32]
-    ) -> Scored:
-        tongue = tongue_of(texts[0])
-        first = firsts.tolist()
+    def _with_encoder(self, opened: Heads, encoder: Second, read: _Read) -> Scored:
+        tongue = tongue_of(read.folded)
         second = opened.by_encoder
-        found = self._above("linear", "limit", first, [name for name in self._limits if name not in second])
-        clear = all(
-            score < opened.limits[name]["clear"]
-            for name, score in zip(opened.names, first, strict=True)
-            if name in second
-        )
-        if tongue == "english" and clear:
-            return Scored(tuple(found), "linear")
-        hidden = opened.scores(texts[1:]).tolist() if len(texts) > 1 else [-math.inf] * len(first)
-        if more := self._above("linear", "limit", hidden, second):
-            return Scored((*found, *more), "linear")
-        scores = encoder.scores(normalise(text), firsts.astype(float), is_english=tongue == "english")
-        return Scored((*found, *self._above("encoder", tongue, scores.tolist(), second)), "encoder")
+        found = self._above(opened, "limit", read.highest, [n for n in self._limits if n not in second], read)
+        spans, firsts = _parts(read)
+        asked = _asked(opened, firsts, tongue)
+        chosen, unread = asked[:MOST_READ], asked[MOST_READ:]
+        by_linear = np.concatenate([read.hidden, firsts[unread]])
+        if len(by_linear):
+            found += self._above(opened, "limit", by_linear.max(0), second, read)
+        if not chosen:
+            return Scored(found, "linear")
+        places = [place(read.text, read.folded, spans[i]) for i in chosen]
+        shown = [normalise(read.text[start:end]) for start, end in places]
+        scores = encoder.scores(shown, firsts[chosen].astype(float), is_english=tongue == "english")
+        found += self._above(opened, tongue, scores.max(0), second, read, [places[i] for i in scores.argmax(0)])
+        return Scored(found, "encoder", tuple(place(read.text, read.folded, spans[i]) for i in unread))
 
-    def _above(self, stage: Stage, kind: str, scores: Sequence[float], names: Sequence[str]) -> list[Hit]:
-        assert self._opened
+    def _above(
+        self, opened: Heads, kind: str, scores: Floats, names: Sequence[str], read: _Read, spans: Sequence[Span] = ()
+    ) -> tuple[Hit, ...]:
+        stage: Stage = "linear" if kind == "limit" else "encoder"
         found = []
         for name, given in ((name, given) for name, given in self._limits.items() if name in names):
-            score = scores[self._opened.names.index(name)]
-            own = self._opened.limit_of(name, scores) if kind == "limit" else self._opened.limits[name][kind]
-            limit = own if given is None else given
+            column = opened.names.index(name)
+            score = float(scores[column])
+            limit = opened.limit_of(name, kind, scores.tolist(), read.count) if given is None else given
             if score >= limit:
-                found.append(Hit(name, stage, score, limit, (0, 0)))
-        return found
+                found.append(Hit(name, stage, score, limit, spans[column] if spans else read.span_of(column)))
+        return tuple(found)
 
-    def _placed(self, opened: Heads, found: Scored, text: str, folds: Sequence[str]) -> Scored:
-        """The hits with the piece of the text that scores highest for each."""
-        if not found.hits:
-            return found
-        spans = pieces(text, folds[0])
-        scores = ngrams.scores([folds[0][start:end] for start, end in spans], opened.linear)
-        best = {name: spans[int(scores[:, column].argmax())] for column, name in enumerate(opened.names)}
-        hits = [Hit(h.head, h.stage, h.score, h.limit, place(text, folds[0], best[h.head])) for h in found.hits]
-        return Scored(tuple(hits), found.stage)
+
+def _read(opened: Heads, texts: Sequence[str], readings: Sequence[Sequence[str]]) -> list[_Read]:
+    """Scores of every reading and piece of many texts, in one call."""
+    spans = [pieces(text, folds[0]) for text, folds in zip(texts, readings, strict=True)]
+    batch: list[str] = []
+    for folds, own in zip(readings, spans, strict=True):
+        batch += folds
+        batch += [folds[0][start:end] for start, end in own] if len(own) > 1 else []
+    scores = opened.scores_of(batch)
+    found, at = [], 0
+    for text, folds, own in zip(texts, readings, spans, strict=True):
+        hidden = at + len(folds)
+        end = hidden + (len(own) if len(own) > 1 else 0)
+        found.append(_Read(text, folds[0], own, scores[at], scores[at + 1 : hidden], scores[hidden:end]))
+        at = end
+    return found
+
+
+def _parts(read: _Read) -> tuple[list[Span], Floats]:
+    """What an encoder may read of a text, with scores: the whole if it is short, and its pieces if it has several."""
+    is_short = read.count == 1 or len(read.text) <= WHOLE
+    whole = [(0, len(read.folded))] if is_short else []
+    own = list(read.spans) if read.count > 1 else []
+    return [*whole, *own], np.concatenate([read.whole[None][: len(whole)], read.parts])
+
+
+def _asked(opened: Heads, firsts: Floats, tongue: Tongue) -> list[int]:
+    """The parts that the encoder is asked about, the highest by the first stage first; English ones if not clear."""
+    columns = [opened.names.index(name) for name in opened.by_encoder]
+    clear = np.array([opened.clear_of(name) for name in opened.by_encoder])
+    over = (firsts[:, columns] - clear).max(1)
+    order = np.argsort(-over, kind="stable").tolist()
+    return [i for i in order if tongue != "english" or over[i] >= 0]

@@ -3,7 +3,8 @@
     English           all-MiniLM-L6-v2
     everything else   multilingual-e5-small
 
-The encoder reads a text's beginning (128 tokens, 300 characters); what lies beyond is the first stage's alone.
+The encoder reads a short text whole, and every piece of one that has several, up to `MOST_READ` parts a text: those
+that the first stage scores highest. What it did not read is the first stage's alone, and is reported.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from spiritsafe.models import encoder
 
 Array = NDArray[np.float64]
 MAX_TOKENS = 128
+MOST_READ = 8  # parts of a text
+WHOLE = 300  # characters that both encoders read to the end
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,10 @@ class Second:
     english: Array
     other: Array
 
-    def scores(self, text: str, firsts_H: Array, *, is_english: bool) -> Array:
-        """Scores (H) of a text as it is shown, given its scores in the first stage. Raises `MissingExtra`."""
-        found = joined(
-            firsts_H[None], vectors([text], is_english=is_english), self.english if is_english else self.other
-        )
-        return found[0]  # type: ignore[no-any-return]
+    def scores(self, texts: Sequence[str], firsts_NH: Array, *, is_english: bool) -> Array:
+        """Scores (N, H) of texts as they are shown, given their scores in the first stage. Raises `MissingExtra`."""
+        weights = self.english if is_english else self.other
+        return joined(firsts_NH, vectors(texts, is_english=is_english), weights)
 
 
 def vectors(texts: Sequence[str], *, is_english: bool) -> Array:

