@@ -21,7 +21,7 @@ from spiritsafe.guard.turns import Dialogue, alone, cut, joined, size_of
 from spiritsafe.guard.views import Read, Reader
 
 Action = Literal["note", "flag", "stop"]
-TOO_LONG, UNREADABLE = "too-long", "unreadable"
+TOO_LONG, UNREADABLE, NOT_READ = "too-long", "unreadable", "not-read"
 JOINED, RUN_ON = "joined", "run on"  # the turns with blanks between, and without
 CONTEXT_CHARS = 300  # before and after a place that a reviewer is shown: a few sentences
 _LITERAL = re.compile(r"(?<!\\)[a-z]{3,}")
@@ -130,15 +130,20 @@ class Stages:
         return list(zip(parts, self._reader.read_all([text for _, text in parts]), strict=True))
 
     def _of_heads(self, parts: Sequence[tuple[str, Scored]], side: Side) -> list[Finding]:
-        """Each head's highest finding over the parts of a dialogue."""
+        """Each head's highest finding over the parts of a dialogue, and the first part that the encoder left out."""
         best: dict[str, Finding] = {}
+        unread = [(role, scored.unread) for role, scored in parts if scored.unread]
         for role, hit in ((role, hit) for role, scored in parts for hit in scored.hits):
             old, action = best.get(hit.head), self.policy.heads[hit.head].action
             if old is None or hit.score - hit.limit > old.score - old.limit:
                 best[hit.head] = Finding(
                     side, hit.stage, hit.head, action, hit.score, hit.limit, "", *hit.span, role=role
                 )
-        return list(best.values())
+        notes = [
+            Finding(side, "encoder", NOT_READ, "note", len(spans), 1, "", *spans[0], role=role)
+            for role, spans in unread[:1]
+        ]
+        return [*best.values(), *notes]
 
     def _unread(self, turns: Dialogue, parts: Sequence[tuple[str, Read]], side: Side) -> list[Finding]:
         """What was not read: the middle of what is too long, and what looks encoded and says nothing."""

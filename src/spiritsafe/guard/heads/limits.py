@@ -30,22 +30,26 @@ class Budget:
 # Sets made to look harmful, or of subjects of which no other set is learnt from: scored by heads that saw none of their
 # fold they are no measure of ordinary texts.
 _LOOK_ALIKES = {
-    "xstest": 0.12, "openai-moderation": 0.6, "bbq": 0.3, "hatecheck-de": 0.8, "orbench-en": 0.6, "orbench-de": 0.6,
+    "xstest": 0.25, "openai-moderation": 0.6, "bbq": 0.3, "hatecheck-de": 0.8, "orbench-en": 0.6, "orbench-de": 0.6,
     "orbench-fr": 0.6, "frr": 0.3, "frr-multilingual": 0.9, "cyberseceval-instruct": 0.5, "pyrit-answers": 0.6,
-    "s-labs": 0.1, "home-assistant": 0.2, "chatterbot": 0.1,
+    "s-labs": 0.1, "notinject": 0.1, "ordinary": 0.06, "arena-hard": 0.08, "vicuna-de": 0.06, "vicuna-fr": 0.06,
 }  # fmt: skip
-BUDGETS = {
-    "harmful": Budget(0.04, {**_LOOK_ALIKES, TRAFFIC: 0.015}),
-    "injection": Budget(
-        0.02,
-        {
-            **_LOOK_ALIKES, TRAFFIC: 0.004, "harmbench": 0.3, "adv-bench": 0.3, "harmfulqa": 0.1, "ailuminate": 0.3,
-            "cyberseceval-interpreter": 0.6, "strongreject": 0.3, "notinject": 0.1, "bbh": 0.3,
-        },
+# Requests for harm, which are no injections; what is flagged for the one may be flagged for the other.
+_REQUESTS = dict.fromkeys(
+    (
+        "adv-bench", "harmbench", "ailuminate", "xstest", "harmfulqa", "catqa-en", "catqa-vi", "catqa-zh",
+        "strongreject", "multijail-en", "multijail-it", "multijail-vi", "multijail-zh", "cyberseceval-interpreter",
+        "bbh",
     ),
-    "abusive": Budget(0.02, {**_LOOK_ALIKES, "openai-moderation": 0.25, "hatecheck-de": 0.5, TRAFFIC: 0.003}),
-}  # fmt: skip
-BESIDE = Budget(1.0, {TRAFFIC: 0.006})  # these rows are flagged anyway
+    0.3,
+)  # fmt: skip
+# Of real traffic all heads together flag about one text in fifty: more is given to where it finds more harm.
+BUDGETS = {
+    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.016}),
+    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.006}),
+    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.002}),
+}
+BESIDE = Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.005})  # these rows are flagged anyway
 
 
 def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget | None = None) -> tuple[float, ...]:

@@ -54,9 +54,9 @@ def _line_ends(text: str, folded: str) -> set[int]:
 
 
 def _short_enough(folded: str, start: int, end: int) -> list[Span]:
-    words = [found.start() + start for found in _WORD.finditer(folded[start:end])]
-    if len(words) <= MOST:
+    if folded.count(" ", start, end) < MOST:
         return [(start, end)]
+    words = [found.start() + start for found in _WORD.finditer(folded[start:end])]
     size = -(-len(words) // -(-len(words) // MOST))  # of equal size, as few as they can be
     return list(pairwise([start, *words[size::size], end]))
 
@@ -66,7 +66,11 @@ def _long_enough(folded: str, parts: list[Span]) -> list[Span]:
     begin = 0
     for _, end in parts:
         part = folded[begin:end]
-        if len(part.split()) >= FEWEST or (not part.isascii() and len(part.encode()) >= FEWEST_BYTES):
+        if (
+            part.count(" ") > FEWEST
+            or len(part.split()) >= FEWEST
+            or (not part.isascii() and len(part.encode()) >= FEWEST_BYTES)
+        ):
             found.append((begin, end))
             begin = end
     if begin == len(folded) and found:

@@ -1,7 +1,8 @@
 """The parts of texts that encoder heads are fitted and measured on, and their vectors: some rows of each set, by hash.
 
-Encoders are slow, so no set gives more than `CAP` rows to learn from and `HELD` to measure; English rows that teach the
-other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache, by a digest of their text.
+Encoders are slow, so no set gives more than `CAP` rows (other languages: `CAP_OTHER`) to learn from and `HELD` to
+measure; English rows that teach the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache,
+by a digest of their text.
 """
 
 import hashlib
@@ -20,9 +21,9 @@ from spiritsafe.guard.heads.pieces import place
 from spiritsafe.guard.heads.second import MOST_READ, WHOLE, vectors
 from spiritsafe.guard.normal import normalise
 
-CAP, HELD, TEACHING = 600, 300, 200
-CAP_TRAFFIC = 1200
-CHUNK = 2048
+CAP, CAP_OTHER, HELD, TEACHING = 300, 150, 100, 60
+CAP_TRAFFIC = 600
+CHUNK = 512
 KEPT_AS = {True: "minilm-8bit", False: "e5-8bit-256"}  # other vectors of the same texts are not these
 
 
@@ -64,7 +65,8 @@ def sample_of(corpus: Corpus, scores_V: Array, *, english: bool) -> Sample:
     ranks = np.array([_rank(row.text) for row in corpus.rows])
     picked: list[NDArray[np.int64]] = []
     for name, mask in corpus.of_set.items():
-        for part, cap in ((corpus.learnt, CAP), (corpus.held, CAP_TRAFFIC if name == TRAFFIC else HELD)):
+        held = CAP_TRAFFIC if name == TRAFFIC else HELD
+        for part, cap in ((corpus.learnt, CAP if english else CAP_OTHER), (corpus.held, held)):
             picked.append(_some(mask & part & (is_english == english), corpus, ranks, cap))
             if not english and part is corpus.learnt:
                 picked.append(_some(mask & part & is_english, corpus, ranks, TEACHING))

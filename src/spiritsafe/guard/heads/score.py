@@ -41,6 +41,9 @@ class Scored:
     unread: tuple[Span, ...] = ()
 
 
+NOTHING = Scored((), "linear")
+
+
 @dataclass(frozen=True)
 class _Read:
     """A text as the heads read it: folded, where its pieces are, and scores of the whole, of what it hides, of pieces.
@@ -87,10 +90,18 @@ class Scorer:
         if opened is None or not texts:
             return []
         second = opened.second if self._encoder else None
-        return [
-            self._with_encoder(opened, second, read) if second else self._linear(opened, read)
-            for read in _read(opened, texts, readings)
-        ]
+        reads, near = _read(opened, texts, readings, self._lowest(opened))
+        if second:
+            return [self._with_encoder(opened, second, read) for read in reads]
+        return [self._linear(opened, read) if is_near else NOTHING for read, is_near in zip(reads, near, strict=True)]
+
+    def _lowest(self, opened: Heads) -> Floats:
+        """Below these scores (H) no head of the first stage finds anything."""
+        own = {
+            name: min(*kinds["limit"], *kinds.get("beside", kinds["limit"])) for name, kinds in opened.limits.items()
+        }
+        given = {name: limit for name, limit in self._limits.items() if limit is not None}
+        return np.array([given.get(name, own[name]) for name in opened.names], np.float32)
 
     def _linear(self, opened: Heads, read: _Read) -> Scored:
         return Scored(self._above(opened, "limit", read.highest, opened.names, read), "linear")
@@ -127,21 +138,26 @@ class Scorer:
         return tuple(found)
 
 
-def _read(opened: Heads, texts: Sequence[str], readings: Sequence[Sequence[str]]) -> list[_Read]:
-    """Scores of every reading and piece of many texts, in one call."""
+def _read(
+    opened: Heads, texts: Sequence[str], readings: Sequence[Sequence[str]], lowest: Floats
+) -> tuple[list[_Read], list[bool]]:
+    """Many texts, scored in one call, and which of them have a score of at least the lowest that any head flags."""
     spans = [pieces(text, folds[0]) for text, folds in zip(texts, readings, strict=True)]
     batch: list[str] = []
+    starts = []
     for folds, own in zip(readings, spans, strict=True):
+        starts.append(len(batch))
         batch += folds
-        batch += [folds[0][start:end] for start, end in own] if len(own) > 1 else []
+        if len(own) > 1:
+            batch += [folds[0][start:end] for start, end in own]
     scores = opened.scores_of(batch)
-    found, at = [], 0
-    for text, folds, own in zip(texts, readings, spans, strict=True):
+    highest: Floats = np.maximum.reduceat(scores, starts, axis=0)
+    near = [bool(each) for each in np.any(highest >= lowest, axis=1)]
+    found = []
+    for text, folds, own, at, end in zip(texts, readings, spans, starts, [*starts[1:], len(batch)], strict=True):
         hidden = at + len(folds)
-        end = hidden + (len(own) if len(own) > 1 else 0)
         found.append(_Read(text, folds[0], own, scores[at], scores[at + 1 : hidden], scores[hidden:end]))
-        at = end
-    return found
+    return found, near
 
 
 def _parts(read: _Read) -> tuple[list[Span], Floats]:
