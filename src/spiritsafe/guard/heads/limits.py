@@ -16,6 +16,7 @@ from spiritsafe.guard.heads.pieces import COUNTS
 
 OfSet = tuple[str, Array, Ints, Ints]
 FEW = 50
+MISSED = {"harmful": 0.05, "injection": 0.05, "abusive": 0.3}  # by the second stage's not being asked
 TRAFFIC = "sharegpt"  # real traffic: half of it, by its group's hash, is for limits
 
 
@@ -32,7 +33,7 @@ class Budget:
 _LOOK_ALIKES = {
     "xstest": 0.25, "openai-moderation": 0.6, "bbq": 0.3, "hatecheck-de": 0.8, "orbench-en": 0.6, "orbench-de": 0.6,
     "orbench-fr": 0.6, "frr": 0.3, "frr-multilingual": 0.9, "cyberseceval-instruct": 0.5, "pyrit-answers": 0.6,
-    "s-labs": 0.1, "notinject": 0.1, "ordinary": 0.06, "arena-hard": 0.08, "vicuna-de": 0.06, "vicuna-fr": 0.06,
+    "s-labs": 0.1, "notinject": 0.1, "ordinary": 0.1, "arena-hard": 0.08, "vicuna-de": 0.06, "vicuna-fr": 0.06,
 }  # fmt: skip
 # Requests for harm, which are no injections; what is flagged for the one may be flagged for the other.
 _REQUESTS = dict.fromkeys(
@@ -78,10 +79,12 @@ def calibrating(corpus: Corpus) -> Bools:
 
 
 def clear_below(corpus: Corpus, head: str, scores: Array, rows: Bools) -> float:
-    """The score below which no set has more than 2 % of the rows that the head should find."""
-    yes = rows & (corpus.says(head) == 1) & np.isfinite(scores)
+    """The score that all but a few (`MISSED`) of the English rows reach that it should find, in half of the sets."""
+    yes = rows & (corpus.says(head) == 1) & (corpus.lang == "en") & np.isfinite(scores)
+    if not yes.any():
+        return 0.0
     sets = [scores[own & yes] for own in corpus.of_set.values() if (own & yes).sum() >= FEW] or [scores[yes]]
-    return float(min(np.quantile(each, 0.02) for each in sets))
+    return float(np.median([np.quantile(each, MISSED[head]) for each in sets]))
 
 
 def _lowest(scores: Array, groups: Ints, budget: float) -> float:

@@ -21,7 +21,7 @@ from spiritsafe.guard.heads.pieces import place
 from spiritsafe.guard.heads.second import MOST_READ, WHOLE, vectors
 from spiritsafe.guard.normal import normalise
 
-CAP, CAP_OTHER, HELD, TEACHING = 300, 150, 100, 60
+CAP, CAP_OTHER, HELD, TEACHING = 300, 150, 100, 200
 CAP_TRAFFIC = 600
 CHUNK = 512
 KEPT_AS = {True: "minilm-8bit", False: "e5-8bit-256"}  # other vectors of the same texts are not these

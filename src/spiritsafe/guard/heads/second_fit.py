@@ -21,6 +21,7 @@ from spiritsafe.guard.heads.second import Second
 COST = 0.3
 PASSES = 12
 NEVER = -99.0
+UNTAUGHT = ("orbench-de", "orbench-fr")  # nearly all German and French there is: harmless, it taught that German is
 FIRST_ONLY = ("injection",)  # the encoder finds fewer of them than the n-grams do
 
 
@@ -70,7 +71,7 @@ def _heads(
 def _one(corpus: Corpus, sample: Sample, head: str, own: Bools, first_V: Array) -> tuple[Array, Array]:
     """Weights of one head, and scores (M) of all parts, those of rows learnt from by heads that saw not their fold."""
     says = corpus.says(head)
-    taught = own & (sample.is_whole | (says[sample.rows] == 0))
+    taught = own & (sample.is_whole | (says[sample.rows] == 0)) & ~np.isin(corpus.source, UNTAUGHT)[sample.rows]
     numbers = sample.rows[taught]
     shares = 1 / np.sqrt(np.maximum(1, np.bincount(numbers, minlength=len(says))))
     pulls = row_weights(corpus, _only(numbers, np.ones(len(says), bool)), says.astype(float)) * shares
