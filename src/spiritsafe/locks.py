@@ -2,12 +2,13 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from spiritsafe.errors import RunError, writing
+from spiritsafe.errors import RunError, SpiritsafeError, writing
 
 
 @contextmanager
@@ -24,8 +25,10 @@ def locked(file: FileIO) -> Iterator[None]:
 def claimed(folder: Path, hint: str) -> Iterator[None]:
     """Hold a folder alone, made private to its owner if it is new, while the block runs.
 
-    Raises `RunError` with the hint if another process holds it.
+    A new folder in which nothing was left is removed if the block ends with an error. Raises `RunError` with the hint
+    if another process holds it.
     """
+    is_new = not folder.exists()
     with writing(folder, option="--home DIR"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -34,6 +37,11 @@ def claimed(folder: Path, hint: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunError(str(folder), "is in use by another process", hint) from None
-        yield
+        try:
+            yield
+        except SpiritsafeError:
+            if is_new and [path.name for path in folder.iterdir()] == [".lock"]:
+                shutil.rmtree(folder)
+            raise
     finally:
         os.close(handle)

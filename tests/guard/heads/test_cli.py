@@ -13,8 +13,7 @@ def test_fitted_heads_have_the_card_that_fit_printed(call: Call, cheese: Path, t
     code, printed, told = call(
         "guard", "fit", "xstest", "harmbench", "--data", str(cheese), "--no-encoders", "-o", "mine"
     )
-    assert code == 0
-    assert "rows to learn from" in told
+    assert (code, told) == (0, "")
     assert call("guard", "card", "mine") == (0, printed, "")
     heads = open_heads(str(tmp_path / "mine"))
     assert heads.names == ("harmful",)
