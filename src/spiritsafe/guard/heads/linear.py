@@ -7,9 +7,9 @@ from spiritsafe.guard.heads.dual import separated
 from spiritsafe.guard.heads.ngrams import BITS
 
 COST = 0.05
-PASSES = 10  # more change no figure of the card
+PASSES = 10  # for the time of five folds and three heads; more were not tried
 IDEAS_COUNT = 2.0  # as much as that, other n-grams 1
-# Harmless and made to sound harmful: at full weight, sets left out are found 10 points less.
+# Harmless and made to sound harmful: at full weight, sets left out are found about 5 points less.
 LESS = {"orbench-en": 0.2, "orbench-de": 0.2, "orbench-fr": 0.2}
 
 
