@@ -57,6 +57,7 @@ def of_phrase(phrase: str) -> str:
     return f"{left}{body}{right}"
 
 
+@lru_cache(maxsize=4096)  # a policy is read again and again, and Hyperscan takes some 20 ms a pattern
 def of_pattern(pattern: str) -> str:
     """A regular expression as it is matched: umlauts folded. Raises `ValueError` where it cannot be."""
     folded = "".join(c if c.isascii() else fold(c) for c in pattern)
