@@ -20,6 +20,8 @@ START_S = 10.0
 # What is open when a server is told to stop has so long to be answered; then so long to be read.
 DRAIN_S = 20.0
 GRACE_S = 5
+QUEUE = 2048
+ACCEPTED = 32  # connections taken at once, before any is looked at: fewer than the files that are kept free
 IDLE_S = 75  # load balancers use a connection again for a minute
 
 
@@ -57,6 +59,11 @@ def serve_forever(app: ASGIApp, host: str, port: int, *, idle_s: int = IDLE_S) -
 class _Server(uvicorn.Server):
     """A server that lets the app finish what is open before it closes connections."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            listener.listen(QUEUE)  # the system's own queue stays long
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
@@ -84,7 +91,7 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(QUEUE)
     except OSError as error:
         listener.close()
         raise RunError(
@@ -106,6 +113,7 @@ def _server(app: ASGIApp, idle_s: int = IDLE_S) -> uvicorn.Server:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=idle_s,
+            backlog=ACCEPTED,
             timeout_graceful_shutdown=GRACE_S,
         )
     )
