@@ -42,7 +42,7 @@ def test_a_policy_may_extend_a_shipped_one(tmp_path: Path) -> None:
     [
         ('refusel = "x"\n[rules.a]', "refusel: unknown key, did you mean 'refusal'"),
         ('[rules.a]\npatern = ["x"]', "rules.a.patern: unknown key, did you mean 'patterns'"),
-        ('[rules.a]\npatterns = ["a(?=b)"]', "rules.a.patterns: .*looks around or back"),
+        ('[rules.a]\npatterns = ["a(?=b)"]', "rules.a.patterns: .*looks around, which no automaton can"),
         ('[rules.a]\naction = "bark"', "rules.a.action: Input should be 'note', 'flag' or 'stop'"),
         (f"version = 2\n[rules.a]\n{RULE}", "version: Input should be 1"),
         ('[rules.a]\npatterns = ["("]', "rules.a.patterns: '\\('"),

@@ -40,10 +40,21 @@ class GuardedModel:
     def __init__(
         self, address: str, inner: Model, policy: Policy | Callable[[], Policy], reviewer: Model | None
     ) -> None:
-        self.address, self.inner, self.reviewer = address, inner, reviewer
-        self._aside = _Aside(reviewer) if reviewer else None
+        self.address = address
+        self.inner = inner
+        self.reviewer = reviewer
         self._now: Callable[[], Policy] = (lambda: policy) if isinstance(policy, Policy) else policy
         self.digest = self._digest(self.policy)
+
+    @property
+    def reviewer(self) -> Model | None:
+        """The model that is asked about what was flagged; another may take its place."""
+        return self._reviewer
+
+    @reviewer.setter
+    def reviewer(self, reviewer: Model | None) -> None:
+        self._reviewer = reviewer
+        self._aside = _Aside(reviewer) if reviewer else None
 
     @property
     def threads(self) -> int:
