@@ -231,11 +231,11 @@ def test_a_broken_last_line_is_repaired_with_a_warning(workspace: Workspace, fin
     assert log.read_bytes() == (finished / "exchanges" / "gateway.jsonl").read_bytes()
 
 
-def test_a_broken_line_elsewhere_is_named_by_its_number(workspace: Workspace, finished: Path) -> None:
+def test_answers_that_were_edited_after_their_stage_are_refused(workspace: Workspace, finished: Path) -> None:
     folder = workspace.copy("runs", "broken")
     log = folder / "exchanges" / "twins.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     log.write_text("".join([*lines[:6], lines[6][:40] + "\n", *lines[7:]]))
     line = workspace.refused(1, "run", "tiny.toml", "--runs", "broken")
-    assert line.startswith(f"broken/{folder.name}/exchanges/twins.jsonl: line 7 is broken: ")
-    assert line.endswith("mend or remove that line")
+    assert line.startswith(f"broken/{folder.name}/exchanges/twins.jsonl: was changed since stage 'twins' ended")
+    assert line.endswith("put it back, or remove it to draw its answers again")

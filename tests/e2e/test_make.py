@@ -286,7 +286,7 @@ BASE = {"--prompts": "p.txt", "--method": "text", "--student": "pruned:2"}
             "./tiny",
             {"--student": "config:wide.json", "--method": "online"},
             (),
-            "--student: has other tokens than its teacher (vocabularies of 64 and 27)",
+            "--student: has its teacher's tokens, but 64 rows for them where the teacher has 27",
         ),
         ("./tiny", {"--method": "sft"}, (), "--method sft: is not known; text, cached, online, gkd, policy-gradient"),
         ("./tiny", {"--method": ""}, (), "--method: is missing; --probe says which methods a teacher allows"),
