@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from spiritsafe.measure.output import write_results
 from spiritsafe.record import Verdict, append_jsonl, verdict_file, write_json
 from spiritsafe.report.html import write_report
 from tests.report.conftest import ENVIRONMENT, ledger
@@ -59,5 +60,5 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_a_measurement_s_directory_has_a_report_too(tmp_path: Path) -> None:
-    write_json(tmp_path / "verdicts.json", verdict_file([change(-1, 1)]))
+    write_results(tmp_path, [change(-1, 1)], [])
     assert write_report(tmp_path).is_file()

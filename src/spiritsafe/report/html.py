@@ -42,7 +42,7 @@ def write_report(run_dir: Path) -> Path:
 
     Raises `DataError` if the run is incomplete.
     """
-    if not (run_dir / "recipe.json").exists() and (run_dir / "verdicts.json").exists():
+    if not (run_dir / "recipe.json").exists() and (run_dir / "table.csv").exists():
         from spiritsafe.report.lab import write_lab
 
         return write_lab(run_dir)
