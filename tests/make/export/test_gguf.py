@@ -12,6 +12,7 @@ from bench._llama_cpp import LlamaCpp
 from spiritsafe.errors import ModelError
 from spiritsafe.make.export import Kind, export
 from spiritsafe.models import open_model
+from spiritsafe.models.gguf import ENDS
 from spiritsafe.models.gguf_form import llama3_factors, permute, unpermute
 from spiritsafe.models.local import LocalModel, load_parts
 from tests.make.export.students import LLAMA3, STUDENTS, TEXTS, Student, write_student
@@ -79,7 +80,10 @@ def test_the_tokenizer_is_read_again_with_its_template(folder: Path, tmp_path: P
     for text in TEXTS:
         assert found.tokenizer(text)["input_ids"] == tokenizer(text)["input_ids"]
     assert found.tokenizer.chat_template == tokenizer.chat_template
-    assert found.end_ids == (tokenizer.eos_token_id,)
+    # A GGUF's reader knows ends by name too, as llama.cpp does.
+    names = [tokenizer.convert_ids_to_tokens(number) for number in found.end_ids]
+    assert found.end_ids[0] == tokenizer.eos_token_id
+    assert set(names[1:]) <= set(ENDS)
 
 
 def test_rows_of_heads_are_put_back_where_they_were() -> None:
