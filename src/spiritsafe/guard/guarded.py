@@ -53,6 +53,7 @@ class GuardedModel:
 
     @reviewer.setter
     def reviewer(self, reviewer: Model | None) -> None:
+        """Another reviewer, or none."""
         self._reviewer = reviewer
         self._aside = _Aside(reviewer) if reviewer else None
 
