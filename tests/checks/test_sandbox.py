@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from spiritsafe.checks.families import OWN, audited, open_family
 from spiritsafe.checks.process import warm
 from spiritsafe.checks.sandbox import SYSTEM_CALLS, can_filter
-from spiritsafe.checks.verify import UNSCORABLE, Checkers, layers, outcome
+from spiritsafe.checks.verify import Checkers, layers, outcome
 from spiritsafe.errors import RecipeError
 from spiritsafe.prompts import Prompt, task_prompts
 from spiritsafe.recipe import TaskPart
@@ -124,11 +123,9 @@ def gold(prompt: Prompt) -> str:
 
 def test_a_check_that_does_not_end_is_unscorable_and_the_next_one_is_as_if_nothing_had_been() -> None:
     task = task_prompts([TaskPart(family="coin_flip", num=1)], seed=0)[0]
-    with Checkers(limit_s=0.5, workers=1) as checkers:
-        before = time.monotonic()
-        assert checkers.check(task, "1e999999999/3") in (*UNSCORABLE, "wrong")
-        assert checkers.check(task, "1/3e999999999") in (*UNSCORABLE, "wrong")
-        assert time.monotonic() - before < 60
+    with Checkers(limit_s=2.0, workers=1) as checkers:
+        assert checkers.check(task, "no idea") == "wrong"
+        assert checkers.check(task, "1e999999999") == "stopped"
         assert checkers.check(task, "no idea") == "wrong"
 
 
