@@ -121,6 +121,12 @@ def test_what_a_template_refuses_is_said_in_its_words(turns: list[tuple[str, str
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_template_says_is_escaped() -> None:
+    loud = prompts(tokenizer("{{ raise_exception('\\n\x1b[31mred\\nmore') }}"))
+    with pytest.raises(RequestError, match=r"refuses this conversation \(⟨U\+001B⟩\[31mred\)"):
+        loud.ids(asked(("user", "a")))
+
+
 def test_developer_is_system_unless_the_template_knows_it() -> None:
     made = tokenizer()
     assert prompts(made).ids(asked(("developer", "x"))) == prompts(made).ids(asked(("system", "x")))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import ModelError
-from spiritsafe.models.template import CLOCK, first_line
+from spiritsafe.models.template import CLOCK, first_line, one_line
 from spiritsafe.record import digest_of, file_digest
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -97,7 +97,9 @@ def failure(folder: Path, config: dict[str, Any], error: Exception) -> ModelErro
     """What to say of a directory that transformers could not load, and what helps."""
     first, where = first_line(error), str(folder)
     method = (config.get("quantization_config") or {}).get("quant_method")
+    kind = one_line(str(config.get("model_type")))
     if method:
+        method = one_line(str(method))
         what = f"is quantised by {method}, which cannot be opened here ({first})"
         return ModelError(where, what, "open the unquantised model, or a GGUF file of it")
     own = [name for name in ("config.json", "tokenizer_config.json") if "auto_map" in _json_or_empty(folder / name)]
@@ -105,7 +107,7 @@ def failure(folder: Path, config: dict[str, Any], error: Exception) -> ModelErro
         what = f"asks for code of its own (auto_map in {own[0]}), which is never run"
         return ModelError(where, what, "only architectures of transformers are opened")
     if not _known(config):
-        what = f"is of the architecture {config.get('model_type')}, which this transformers does not know"
+        what = f"is of the architecture {kind}, which this transformers does not know"
         return ModelError(where, what, "update transformers, or name another model")
     pieces = [name for name in PIECES if (folder / name).is_file()]
     if pieces and not (folder / "tokenizer.json").is_file() and not find_spec("sentencepiece"):
@@ -120,7 +122,7 @@ def failure(folder: Path, config: dict[str, Any], error: Exception) -> ModelErro
 
 def not_text(folder: Path, config: dict[str, Any]) -> ModelError:
     """What to say of an architecture that is not one of causal language models."""
-    name = (config.get("architectures") or [config.get("model_type")])[0]
+    name = one_line(str((config.get("architectures") or [config.get("model_type")])[0]))
     what = f"architecture {name} cannot be opened as a text model"
     return ModelError(str(folder), what, "name a causal language model, e.g. the text model it is built on")
 
@@ -134,7 +136,7 @@ def lost_layers(unexpected: list[str], held: set[str]) -> list[str]:
 def _adapter(folder: Path, *, alone: bool) -> ModelError:
     given = _json_or_empty(folder / "adapter_config.json")
     kind = str(given.get("peft_type", "LORA")).replace("LORA", "LoRA")
-    what = f"holds an adapter ({kind} of {given.get('base_model_name_or_path')})"
+    what = one_line(f"holds an adapter ({kind} of {given.get('base_model_name_or_path')})")
     merge = "merge it into its base (peft: merge_and_unload, save_pretrained) and name that"
     if alone:
         return ModelError(str(folder), f"{what} and no whole model", merge)
@@ -152,7 +154,7 @@ def _shards(index: Path) -> Iterator[Path]:
         if Path(name).name != name:
             raise ModelError(str(index), f"names a file outside its directory: {name!r}", "do not trust this model")
         if not file.is_file():
-            raise ModelError(str(index.parent), f"lacks {name}, which {index.name} names", "fetch that file")
+            raise ModelError(str(index.parent), f"lacks {one_line(name)}, which {index.name} names", "fetch that file")
         yield file
 
 

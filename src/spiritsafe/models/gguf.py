@@ -24,7 +24,7 @@ from spiritsafe.models.gguf_form import (
 )
 from spiritsafe.models.gguf_read import Header, read_header, stored_bytes
 from spiritsafe.models.quiet import quieten
-from spiritsafe.models.template import first_line
+from spiritsafe.models.template import first_line, one_line
 
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 # What llama.cpp takes for the end of an answer, whatever the file says of ends.
@@ -42,8 +42,8 @@ def convert_gguf(source: Path, target: Path) -> None:
     quieten()
     try:
         model, tokenizer = _parts(source)
-    except ModelError:
-        raise
+    except ModelError as error:  # it may name what the file names
+        raise ModelError(error.where, one_line(error.what), error.hint) from None
     except KeyError as error:
         raise ModelError(str(source), f"lacks the field {error}", "convert it again") from None
     except Exception as error:  # of what its fields made transformers, tokenizers or numpy do

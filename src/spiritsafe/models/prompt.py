@@ -14,7 +14,7 @@ from typing import Any
 
 from spiritsafe.errors import ModelError
 from spiritsafe.models.base import Request, RequestError
-from spiritsafe.models.template import ChatTemplate, TooMuch, first_line
+from spiritsafe.models.template import ChatTemplate, TooMuch, first_line, one_line
 from spiritsafe.record import Exchange
 
 # Unicode's letters for private use, of which two that no text uses become marks.
@@ -65,7 +65,7 @@ class Prompts:
     def check_rows(self, ids: Sequence[int], what: str) -> None:
         """Raises `RequestError` if a token has no row in the model's embedding."""
         if ids and (most := max(ids)) >= self.rows:
-            token = self.tokenizer.convert_ids_to_tokens(most)
+            token = one_line(str(self.tokenizer.convert_ids_to_tokens(most)))
             raise RequestError(self.address, f"{what} holds token {most} ({token}), and the model has {self.rows} rows")
 
     def _written(self, request: Request | Exchange) -> tuple[str, str]:
@@ -191,7 +191,7 @@ def _template(tokenizer: Any, address: str) -> ChatTemplate | None:
     source = tokenizer.chat_template
     if isinstance(source, dict):
         if "default" not in source:
-            names = ", ".join(map(str, source))
+            names = one_line(", ".join(map(str, source)))
             raise ModelError(address, f"has the chat templates {names}, and none is 'default'", "name one of them so")
         source = source["default"]
     if source is None:

@@ -22,7 +22,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from spiritsafe.errors import ModelError
+from spiritsafe.errors import ModelError, printable
 
 DATE = "2026-01-01"
 CLOCK = "strftime_now"
@@ -84,9 +84,15 @@ class ChatTemplate:
             _budget.reset(token)
 
 
+def one_line(text: str) -> str:
+    """What a file says, in one line, with hidden characters spelled out."""
+    return " ".join(printable(text).split())
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return one_line(said[:300])
 
 
 @dataclass
