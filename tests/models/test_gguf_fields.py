@@ -102,6 +102,7 @@ def test_named_templates_keep_their_names(written: Path, tmp_path: Path) -> None
         ({"split__count": 2, "split__no": 0}, "is part 1 of 2; join the parts"),
         ({"general__type": "adapter"}, "is no model but of the type 'adapter'"),
         ({"llama__block_count": 1}, "llama.block_count is '1', expected 2, the layers that are there"),
+        ({"llama__block_count": 2**31 - 1}, "llama.block_count is '2147483647', expected 2, the layers that are"),
         ({"llama__block_count": 2**32 - 1}, "llama.block_count is '4294967295', expected a whole number"),
         ({"llama__attention__head_count": 0}, "llama.attention.head_count is '0', expected a whole number above 0"),
         ({"llama__attention__head_count": 3}, "llama.attention.head_count_kv is '2', expected a divisor of 3"),

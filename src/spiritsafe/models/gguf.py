@@ -113,7 +113,7 @@ def _check_numbers(fields: dict[str, Any], header: Header, source: Path) -> None
         if not isinstance(fields[key], int | float) or not isfinite(fields[key]) or fields[key] <= 0:
             raise _wrong(source, key, fields[key], "a number above 0")
     layers = {part[0] for tensor in header.tensors if (part := split_layer(tensor.name))}
-    if layers != set(range(fields[whole[0]])):
+    if (len(layers), max(layers, default=0) + 1) != (fields[whole[0]], fields[whole[0]]):
         raise _wrong(source, whole[0], fields[whole[0]], f"{len(layers)}, the layers that are there")
     if fields[heads] % fields[kv_heads]:
         raise _wrong(source, kv_heads, fields[kv_heads], f"a divisor of {fields[heads]}")
