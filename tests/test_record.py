@@ -72,6 +72,17 @@ def test_an_exchange_survives_the_way_to_disk(written: Exchange) -> None:
     assert Exchange.model_validate_json(written.model_dump_json()) == written
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("field", ["logprobs", "elapsed_s", "cost_usd"])
+def test_what_no_reader_takes_is_not_written(tmp_path: Path, field: str, number: float) -> None:
+    path = tmp_path / "x.jsonl"
+    known = logged(path, 2)
+    broken = exchange(7).model_copy(update={field: (-1.0, number) if field == "logprobs" else number})
+    with pytest.raises(DataError, match="exchange 7 holds a number that is NaN or infinite, and is not written"):
+        append_jsonl(path, [exchange(6), broken])
+    assert read_jsonl(path, Exchange) == known
+
+
 def test_appended_records_are_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.jsonl"
     first = logged(path, 3)

@@ -10,6 +10,7 @@ files that finished stages hold.
 
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -169,11 +170,11 @@ def seed_of(*parts: object) -> int:
 def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:
     """Append records, one line each, in a single write: a killed process leaves at most one broken tail.
 
-    If the disk is full, the file stays as it was. The file is locked meanwhile, so that no other process that
-    appends or repairs cuts what this one writes. A new file may be read by its owner alone (mode 0600): it holds
-    what people wrote.
+    If the disk is full, or an exchange holds NaN or infinity, which no reader takes, the file stays as it was.
+    It is locked meanwhile, so that no other process that appends or repairs cuts what this one writes. A new file
+    may be read by its owner alone (mode 0600): it holds what people wrote.
     """
-    lines = [_line(record) for record in records]
+    lines = [_line(path, record) for record in records]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab", buffering=0, opener=_private) as file, locked(file):
@@ -280,8 +281,12 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _line(record: BaseModel | Mapping[str, Any]) -> str:
+def _line(path: Path, record: BaseModel | Mapping[str, Any]) -> str:
     if isinstance(record, Exchange):
+        numbers = (*(record.logprobs or ()), record.started_at_s, record.elapsed_s, record.cost_usd)
+        if not all(map(math.isfinite, (*numbers, record.sampling.temperature, record.sampling.top_p))):
+            what = f"exchange {record.id} holds a number that is NaN or infinite, and is not written"
+            raise DataError(str(path), what, "its model is broken")
         return _sealed(record.model_dump_json())
     return record.model_dump_json() if isinstance(record, BaseModel) else json.dumps(record, ensure_ascii=False)
 

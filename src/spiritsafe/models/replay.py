@@ -1,7 +1,7 @@
 """A model that answers from stored exchanges: `replay:EXCHANGES.jsonl`, no weights, no network.
 
 An exchange fits where prompt, open turn and sampling are equal; where no seed fits, the only one with
-equal settings otherwise. What was never asked is an error, not a guess.
+equal settings otherwise. What was never asked fails alone, it is not guessed.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from spiritsafe.errors import DataError, ModelError
-from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id, told
+from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id, failed, told
 from spiritsafe.record import Exchange, Message, Sampling, prompt_digest, read_jsonl
 
 Key = tuple[str, str, str]
@@ -32,7 +32,7 @@ class ReplayModel:
     def generate(
         self, requests: Sequence[Request], *, on_exchange: OnExchange | None = None, on_text: OnText | None = None
     ) -> list[Exchange]:
-        """The stored answers, in order, each under the account that asks. Raises `ModelError` for a new prompt."""
+        """The stored answers, in order, each under the account that asks. A new prompt's is `failed`."""
         return told([self._stored(request) for request in requests], on_exchange, on_text)
 
     def score(self, exchanges: Sequence[Exchange], *, top_k: int = 0) -> list[Scores]:
@@ -46,10 +46,13 @@ class ReplayModel:
         found = self._exact.get((*prompt, _settings(request.sampling)), [])
         found = found or self._seedless.get((*prompt, _settings(_without_seed(request.sampling))), [])
         if not found:
-            raise ModelError(self.address, f"holds no answer to {_name(request)}", "ask the model itself, or store it")
+            return self._failed(request, f"holds no answer to {_name(request)}; ask the model itself, or store it")
         if len({exchange.answer for exchange in found}) > 1:
-            raise ModelError(self.address, f"holds {len(found)} answers to {_name(request)}", "ask with a stored seed")
+            return self._failed(request, f"holds {len(found)} answers to {_name(request)}; ask with a stored seed")
         return _under_account(found[0], request)
+
+    def _failed(self, request: Request, what: str) -> Exchange:
+        return failed(self.address, self.digest, request, what, "request")
 
     def _score(self, exchange: Exchange) -> Scores:
         stored = self._answers.get((*_prompt(exchange.messages, exchange.open_turn), exchange.answer))
