@@ -48,7 +48,9 @@ def pressed(workspace: Workspace) -> Path:
     tests = [{"prompts_final": f"why dog runs {i}", "harm_area": "none"} for i in range(6)]
     write_csv(workspace.path("data", "simple_safety_tests", "test_cases.csv"), tests)
     done = workspace.call("run", "photocopy.toml", "--runs", "pressed")
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
+    # A tiny model may end at once; that is said, and nothing else.
+    assert all(line.startswith("warning: ") and line.endswith(" empty") for line in done.err.splitlines())
     return workspace.only("pressed")
 
 

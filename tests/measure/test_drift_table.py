@@ -1,14 +1,16 @@
 """The drift table: a perfect copy shows no drift, a degraded one is flagged, and Holm holds over all rows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from spiritsafe.evidence import holm
 from spiritsafe.make.prune import prune
-from spiritsafe.measure.drift.quantities import of_fidelity, of_texts
+from spiritsafe.measure.drift.quantities import of_cells, of_fidelity, of_texts
 from spiritsafe.measure.drift.table import Design, Quantity, drift_verdicts
 from spiritsafe.measure.fidelity import fidelity, reference
+from spiritsafe.measure.harness import Cell
 from spiritsafe.models import ask, open_model, user
 from spiritsafe.models.local import LocalModel
 from spiritsafe.recipe_photocopy import MarginsPart
@@ -144,3 +146,34 @@ def test_a_small_sure_difference_is_both_a_change_and_within_the_margin() -> Non
 def test_what_has_no_margin_is_told_and_not_tested() -> None:
     quantity = yes_no([0.0, 1.0], [1.0, 1.0]).model_copy(update={"margin": None})
     assert [v.subject for v in drift_verdicts([quantity], DESIGN)] == ["original", "copy"]
+
+
+def cell(model: str, outcomes: dict[str, bool], **more: Any) -> Cell:
+    """A task's column: outcomes by key."""
+    keys = tuple(outcomes)
+    answered = tuple(float(o) for o in outcomes.values())
+    return Cell(model, "sums", "accuracy", True, answered, (), ("",) * len(keys), 0, keys=keys, **more)
+
+
+def test_models_are_compared_on_the_prompts_that_both_answered() -> None:
+    right = {f"sum {i}": True for i in range(40)}
+    wrong = {f"sum {i}": False for i in range(3, 40)}
+    cells = [cell("a", right), cell("b", wrong, unanswered="of 40 answers 3 empty; 3 of 40 items left out")]
+    quantities = of_cells(cells, {"a": "original", "b": "copy"}, guard="default@input", margins=MarginsPart())
+    first, second, moved = drift_verdicts(quantities, DESIGN)
+    assert (first.value, first.n) == (1.0, 40)
+    assert (second.value, second.n) == (0.0, 37)
+    assert "copy: sums: of 40 answers 3 empty; 3 of 40 items left out" in second.limits
+    assert (moved.value, moved.n) == (-1.0, 37)
+
+
+def test_nothing_is_claimed_of_a_model_that_answered_too_little_and_the_others_stay() -> None:
+    right = {f"sum {i}": True for i in range(40)}
+    none = cell("b", {}, unanswered="of 40 answers 40 empty", inconclusive=True)
+    quantities = of_cells([cell("a", right), none], {"a": "original", "b": "copy"}, guard="", margins=MarginsPart())
+    first, second, moved = drift_verdicts(quantities, DESIGN)
+    assert first.claim == "tasks solved of the original: 1 share of tasks."
+    assert second.claim == "tasks solved of the copy cannot be said: copy: sums: of 40 answers 40 empty."
+    assert (second.detail["said"], second.interval) == (False, None)
+    assert (moved.detail["said"], moved.p_value, moved.rejected) == (False, None, None)
+    assert moved.name == "change in tasks solved"

@@ -97,3 +97,18 @@ def test_nothing_hostile_gets_onto_the_page(page: str) -> None:
     assert not {"script", "img", "iframe", "base"} & {name for name, _ in parsed.elements}
     assert "alert(1)" in parsed.text
     assert "1337" not in parsed.text
+
+
+def test_what_cannot_be_said_is_a_dash_and_stated(tmp_path: Path) -> None:
+    solved = quantity("tasks solved", [0.5, 0.6, 0.8, 0.6], is_yes_no=True, margin=0.05)
+    missing = {"unanswered": {"generation 2": "of 40 answers 40 empty"}, "inconclusive": ("generation 2",)}
+    kl = quantity("kl to teacher", [0.0, 0.3, 0.6, 0.4])
+    design = Design(MODELS, PAIRS, alpha=0.05, seed=0, resamples=200)
+    verdicts = drift_verdicts([kl, solved.model_copy(update=missing)], design)
+    write_json(tmp_path / "recipe.json", {"digest": "c" * 64, "recipe": RECIPE})
+    write_json(tmp_path / "environment.json", ENVIRONMENT)
+    write_json(tmp_path / "verdicts.json", verdict_file(verdicts))
+    write_json(tmp_path / "ledger.json", ledger())
+    page = write_report(tmp_path).read_text()
+    assert page.count("too many answers are missing</td>") == 2
+    assert "Of 2 nothing can be said: too many answers are missing." in page

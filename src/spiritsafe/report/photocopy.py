@@ -55,7 +55,7 @@ def write_photocopy(run_dir: Path) -> Path:
     page = render(
         "photocopy.html.jinja",
         _shown,
-        {"alike_text": alike_text},
+        {"alike_text": alike_text, "is_said": is_said},
         css=Markup(css),
         recipe=recipe,
         headline=headline(verdicts),
@@ -66,7 +66,7 @@ def write_photocopy(run_dir: Path) -> Path:
         levels={name: [v for v in levels if v.name == name] for name in dict.fromkeys(v.name for v in levels)},
         changes=[v for v in verdicts if v.name.startswith(CHANGE)],
         limits=list(dict.fromkeys(limit for v in verdicts for limit in v.limits)),
-        methods={v.name: v.method for v in levels},
+        methods={v.name: v.method for v in levels if is_said(v)},
         environment=parsed(run_dir / "environment.json", Environment.model_validate),
         ledger=parsed(run_dir / "ledger.json", Ledger.model_validate),
     )
@@ -83,11 +83,14 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     last = int(kl[-1].detail["generation"])
     at = {(v.detail["generation"], v.detail["branch"]): v for v in kl}
     changes = [v for v in verdicts if v.name.startswith(CHANGE)]
-    moved, alike = sum(bool(v.rejected) for v in changes), sum(bool(v.detail["alike"]) for v in changes)
+    moved = sum(bool(v.rejected) for v in changes)
+    alike = sum(bool(v.detail["alike"]) for v in changes)
+    unsaid = sum(not is_said(v) for v in changes)
     return (
         f"Generation {last} is {value_text(at[last, 'copies'])} from the original, generation 1 was "
         f"{figure_text(at[1, 'copies'])}; with the original's data mixed in it is {figure_text(at[last, 'mixed'])}. "
         f"Of {len(changes)} changes, {moved} are shown and {alike} are shown to lie within their margins."
+        + (f" Of {unsaid} nothing can be said: too many answers are missing." if unsaid else "")
     )
 
 
@@ -95,7 +98,7 @@ def curves(levels: Sequence[Verdict]) -> list[Figure]:
     """One chart for each quantity that was measured: the copies and the mixed branch from the original on."""
     found = []
     for name, caption in CURVES.items():
-        given = [v for v in levels if v.name == name]
+        given = [v for v in levels if v.name == name and is_said(v)]
         if given:
             found.append(Figure(titled(name), f"{caption} 95 % intervals, n = {given[0].n}.", _curve(name, given)))
     return found
@@ -109,7 +112,7 @@ def heat_rows(levels: Sequence[Verdict]) -> list[HeatRow]:
 
 
 def _heat(verdict: Verdict | None) -> tuple[str, str, int] | None:
-    if verdict is None:
+    if verdict is None or not is_said(verdict):
         return None
     return figure_text(verdict), interval_text(verdict), round(4 * verdict.value)
 
@@ -144,6 +147,13 @@ def _shown(value: Any) -> Any:
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
+def is_said(verdict: Verdict) -> bool:
+    """Whether something is claimed: not if too many answers are missing."""
+    return verdict.detail.get("said") is not False
+
+
 def alike_text(verdict: Verdict) -> str:
     """The equivalence test's adjusted p-value and margin, as the table shows them."""
+    if not is_said(verdict):
+        return "–"
     return f"{p_text(verdict.detail['alike_p_adjusted'])} (±{verdict.detail['margin']:g})"

@@ -1,5 +1,6 @@
 """What is measured of every generation, as quantities of the drift table: from fidelity, sampled answers and tasks."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from spiritsafe.measure.drift.table import Quantity
@@ -98,20 +99,39 @@ def _pooled(name: str, cells: Sequence[Cell], names: Mapping[str, str], margin: 
     if not cells:
         return None
     tasks = list(dict.fromkeys(c.task for c in cells))
-    ordered = [c for task in tasks for c in cells if c.task == task]
-    sums = {
-        label: tuple(float(o) for c in ordered if c.model == address for o in c.outcomes)
-        for address, label in names.items()
-    }
+    by_model = {label: [c for c in cells if c.model == address] for address, label in names.items()}
+    # A prompt that a model did not answer is in none of its columns: models are laid side by side by task and prompt.
+    outcomes = {label: _by_prompt(own) for label, own in by_model.items()}
+    prompts = list(dict.fromkeys(prompt for own in outcomes.values() for prompt in own))
+    prompts.sort(key=lambda prompt: tasks.index(prompt[0]))
+    if not prompts:
+        return None
+    sums = {label: tuple(own.get(prompt) for prompt in prompts) for label, own in outcomes.items()}
+    told = {label: [f"{c.task}: {c.unanswered}" for c in own if c.unanswered] for label, own in by_model.items()}
     notes = dict.fromkeys(c.note for c in cells if c.note)
     return Quantity(
         name=name,
         unit="share of tasks" if name == "tasks solved" else "share",
         method=", ".join(tasks) + ("" if cells[0].is_share else ": probability of the true choices among all (MC2)"),
         sums=sums,
-        weights=(1.0,) * len(next(iter(sums.values()))),
+        weights=(1.0,) * len(prompts),
         margin=margin,
+        unanswered={label: "; ".join(texts) for label, texts in told.items() if texts},
+        inconclusive=tuple(label for label, own in by_model.items() if any(c.inconclusive for c in own)),
         is_yes_no=cells[0].is_share,
         most=1.0,
         limits=(*notes, *((BOUND,) if name.startswith("unsafe") and not any(BOUND[:22] in n for n in notes) else ())),
     )
+
+
+def _by_prompt(cells: Sequence[Cell]) -> dict[tuple[str, str, str, int], float]:
+    """Outcomes by task, key and beginning of the item, and which of the items alike in these it is."""
+    outcomes: dict[tuple[str, str, str, int], float] = {}
+    for cell in cells:
+        seen: Counter[tuple[str, str]] = Counter()
+        begins = cell.excerpts or ("",) * len(cell.keys)
+        # Where too much is missing there may be no outcomes at all.
+        for key, begin, outcome in zip(cell.keys, begins, cell.outcomes, strict=False):
+            outcomes[cell.task, key, begin, seen[key, begin]] = float(outcome)
+            seen[key, begin] += 1
+    return outcomes
