@@ -5,7 +5,7 @@ within a stated margin. Each of the two questions is Holm-adjusted over the whol
 differ, to be alike, both (a small sure difference) or neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -44,7 +44,7 @@ class Quantity(Record):
     name: str
     unit: str
     method: str
-    sums: dict[str, tuple[float | None, ...]]
+    sums: Mapping[str, tuple[float | None, ...]]
     weights: tuple[float, ...]
     margin: float | None = None
     is_yes_no: bool = False
