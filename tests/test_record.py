@@ -21,6 +21,7 @@ from spiritsafe.record import (
     append_jsonl,
     digest_of,
     file_digest,
+    parse_json,
     prompt_digest,
     read_json,
     read_jsonl,
@@ -208,6 +209,13 @@ def test_digests_depend_on_the_content_and_not_on_the_order_of_keys(tmp_path: Pa
 def test_seeds_are_63_bits_and_differ_where_their_parts_do(a: list[int | str], b: list[int | str]) -> None:
     assert 0 <= seed_of(*a) < 2**63
     assert (seed_of(*a) == seed_of(*b)) == (a == b)
+
+
+def test_half_a_character_is_written_as_json_escapes_it_and_replaced_in_what_others_wrote(tmp_path: Path) -> None:
+    write_json(tmp_path / "half.json", {"name": "a\ud800b"})
+    assert read_json(tmp_path / "half.json") == {"name": "a\ud800b"}
+    assert digest_of({"name": "a\ud800b"}) != digest_of({"name": "ab"})
+    assert parse_json(r'{"a\ud800b": ["\udfff", "\ud83d\ude00"]}') == {"a\ufffdb": ["\ufffd", "\N{GRINNING FACE}"]}
 
 
 def test_an_exchange_comes_back_as_it_was_sealed(tmp_path: Path) -> None:

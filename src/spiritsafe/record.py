@@ -133,12 +133,14 @@ class Verdict(Record):
 
 
 R = TypeVar("R", bound=BaseModel)
+# Half a character (a lone surrogate) is written as JSON's own escape of it, which every reader of JSON takes.
+HALVES = "backslashreplace"
 
 
 def digest_of(value: Any) -> str:
     """sha256 of a value's canonical JSON (sorted keys, no spaces), as 64 hex digits."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", HALVES)).hexdigest()
 
 
 def bytes_digest(data: bytes) -> str:
@@ -180,7 +182,7 @@ def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -
         with open(path, "ab", buffering=0, opener=_private) as file, locked(file):
             before = file.seek(0, os.SEEK_END) if file.seekable() else 0
             try:
-                _write_all(file, "".join(line + "\n" for line in lines).encode())
+                _write_all(file, "".join(line + "\n" for line in lines).encode("utf-8", HALVES))
             except OSError:
                 with suppress(OSError):  # a device has no length
                     file.truncate(before)
@@ -236,7 +238,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                file.write(data.encode("utf-8", HALVES) if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, 0o666 & ~UMASK)
@@ -244,6 +246,16 @@ def write_atomic(path: Path, data: str | bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def parse_json(data: str | bytes) -> Any:
+    """A JSON text of others, halves of characters (lone surrogates) replaced. Raises as `json.loads` does."""
+    text = data if isinstance(data, str) else data.decode("utf-8-sig")
+    value = json.loads(text)
+    if "\\ud" in text.lower():
+        plain = json.dumps(value, ensure_ascii=False)
+        return json.loads(plain.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

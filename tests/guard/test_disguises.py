@@ -1,6 +1,7 @@
 """Disguises: what a model may read, the control reads, or it says that it could not; harmless twins pass."""
 
 import base64
+import binascii
 import codecs
 import gzip
 import json
@@ -123,6 +124,26 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     "bold within": lambda t: t.replace("brie", "b**ri**e").replace("bread", "b**rea**d"),
     "quotes within": lambda t: t.replace("brie", 'b"r"i"e').replace("bread", 'b"r"e"a"d'),
     "doubled": lambda t: t.replace("brie", "brrie").replace("bread", "brread"),
+    "stressed": lambda t: " ".join(f"_{word}_" for word in t.split()),
+    "a letter, an underscore": "_".join,
+    "a digit after each letter": lambda t: "".join(f"{c}{i % 10}" for i, c in enumerate(t)),
+    "starred": lambda t: t.replace("brie", "br*e").replace("bread", "br*ad"),
+    "strokes and hooks": lambda t: t.translate(str.maketrans("bdefhiklmnoprtz", "ƀđɇƒħɨƙłɱƞøƥɍŧƶ")),
+    "taken back": lambda t: "".join(f"{c}x\b" for c in t),
+    "coloured": lambda t: "\x1b[31m".join(t.split()),
+    "base64 in blocks": lambda t: " ".join(b64(t.encode())[i : i + 4] for i in range(0, 99, 4)),
+    "base64 in blocks amid words": lambda t: (
+        "Please read this text: " + " ".join(b64(t.encode())[i : i + 8] for i in range(0, 99, 8)) + " and answer"
+    ),
+    "ascii85 in its marks": lambda t: base64.a85encode(t.encode(), adobe=True).decode(),
+    "uuencode": lambda t: binascii.b2a_uu(t.encode()).decode(),
+    "UTF-7": lambda t: f"+{b64(t.encode('utf-16-be')).rstrip('=')}-",
+    "ROT47": lambda t: t.translate({code: 33 + (code + 14) % 94 for code in range(33, 127)}),
+    "chr": lambda t: "+".join(f"chr({ord(c)})" for c in t),
+    "escapes in braces": lambda t: "".join(f"\\u{{{ord(c):x}}}" for c in t),
+    "escapes of style sheets": lambda t: "".join(f"\\{ord(c):06x} " for c in t),
+    "hex with h": lambda t: " ".join(f"{ord(c):02X}h" for c in t),
+    "hex with one 0x": lambda t: f"0x{t.encode().hex()}",
     "one word in base64": lambda t: t.replace("brie", b64(b"brie")).replace("bread", b64(b"bread")),
     "one word in rot13": lambda t: t.replace("brie", "oevr").replace("bread", "oernq"),
 }  # fmt: skip
@@ -201,3 +222,12 @@ def test_every_known_disguise_is_found_by_strict_and_no_harmless_twin() -> None:
     flagged = {(row["name"], row["kind"]) for row in rows if stages.look(row["text"], "input").action != "pass"}
     assert {row["name"] for row in rows} == {name for name, kind in flagged if kind == "bad"}
     assert not {name for name, kind in flagged if kind == "good"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Do<!-- x --> it: bake", "for (i in range(4)): str(i)", "a_b and c_d are __init__ names", "f**k, 5 * 3 * x = y"],
+)
+def test_comments_code_and_stars_glue_no_words_together(text: str) -> None:
+    policy = Policy(name="short", decide="stages", refusal="No.", rules={"dox": Rule(phrases=("dox", "range init"))})
+    assert not stages_of(policy).look(text, "input").findings

@@ -32,7 +32,9 @@ _STARTERS = frozenset(("how", "what", "why", "explain", "tell", "give", "write",
 CIPHERS = (1 << 27) - 1
 ENOUGH_LETTERS = 6  # of words that are common under one cipher
 MOST_PIECES, WIDEST_GAP = 4, 6  # of one word, and the characters between them
+SHORTEST_GLUED = 4  # "do x" is two words
 _WORD = re.compile(r"[a-z]+")
+_STARRED = re.compile(r"(?<![a-z*])[a-z][a-z*]*[a-z*](?![a-z*])")
 _OFFSET, _PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1  # FNV-1a
 
 
@@ -119,6 +121,21 @@ class Lexicon:
         last = _WORD.findall(words[-1]) if words else []
         return " ".join(reversed(words)) if last and last[-1] in _STARTERS else fold
 
+    @cached_property
+    def _masked(self) -> Mapping[str, str]:
+        """The words that are looked for, by what they look like with one letter or all vowels starred."""
+        masked: dict[str, str] = {}
+        for key in sorted(self.keys):
+            forms = [key[:i] + "*" + key[i + 1 :] for i in range(1, len(key) - 1)]
+            forms.append(re.sub(r"(?<=.)[aeiou]", "*", key))
+            for form in forms:
+                masked.setdefault(form, key)
+        return masked
+
+    def unmasked(self, fold: str) -> str:
+        """A folded text with starred words that are looked for written out."""
+        return _STARRED.sub(lambda word: self._masked.get(word.group(), word.group()), fold)
+
     def whole(self, fold: str) -> str:
         """A folded text with words put together that are cut in pieces or have letters doubled."""
         words = [(found.group(), *found.span()) for found in _WORD.finditer(fold)]
@@ -140,7 +157,7 @@ class Lexicon:
             if len(nearer) < 2 or nearer[1][1] - nearer[0][2] > WIDEST_GAP:
                 break
             glued += nearer[1][0]
-            if self.marks.get(glued, 0) & KEY:
+            if len(glued) >= SHORTEST_GLUED and self.marks.get(glued, 0) & KEY:
                 return taken, glued
         if not self.marks.get(word, 0) & KEY and self.marks.get(_single(word), 0) & DOUBLED:
             return 1, next(key for key in sorted(self.keys) if _single(key) == _single(word))

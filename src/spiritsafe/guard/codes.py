@@ -1,6 +1,7 @@
 """Encodings undone in place: each stretch that says something is replaced by what it says.
 
-    in_words     one layer off: escapes and tags, base64, base32, hex, ascii85, numbers, Morse, the spelling alphabet
+    in_words     one layer off: ascii85, uuencode, ROT47, escapes and tags, base64, base32, hex, numbers, Morse, the
+                 spelling alphabet
     is_sealed    whether a long run looks encoded and says nothing that can be read
 
 A stretch that decodes to no text stays as it is. All takes time linear in the text.
@@ -19,12 +20,17 @@ from contextlib import suppress
 _TAG = re.compile(r"<!--.{0,500}?-->|</?[a-z][^<>]{0,200}>", re.IGNORECASE | re.DOTALL)
 _PERCENT = re.compile(r"(?:%[0-9a-f]{2})+", re.IGNORECASE)
 _PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+")
-_ESCAPES = re.compile(r"(?:\\u\{?[0-9a-f]{4,6}\}?|\\U[0-9a-f]{8}|\\x[0-9a-f]{2}|\\[0-7]{3})+", re.IGNORECASE)
-_ESCAPE = re.compile(r"\\(?:u\{?([0-9a-f]{4,6})\}?|U([0-9a-f]{8})|x([0-9a-f]{2})|([0-7]{3}))", re.IGNORECASE)
+_ESCAPE_FORMS = r"u\{([0-9a-f]{1,6})\}|u([0-9a-f]{4})|U([0-9a-f]{8})|x([0-9a-f]{2})|([0-9a-f]{6})\s?|([0-7]{3})"
+_ESCAPE = re.compile(rf"\\(?:{_ESCAPE_FORMS})", re.IGNORECASE)
+_ESCAPES = re.compile(rf"(?:\\(?:{_ESCAPE_FORMS}))+", re.IGNORECASE)
+_CHR = r"(?:chr|char|unichr)\(\s*(?:0x[0-9a-f]{1,6}|\d{1,7})\s*\)"
+_CHRS = re.compile(rf"{_CHR}(?:\s*(?:\+|\.|,|&|\|\|)?\s*{_CHR})+", re.IGNORECASE)
+_UU_LINE = re.compile(r"^[!-M][ -`]{4,60}$", re.MULTILINE)
+_ROT47 = {code: 33 + (code - 33 + 47) % 94 for code in range(33, 127)}
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{4,}(?:\s[A-Za-z0-9+/_=-]{4,})*")
 _CODED = re.compile(r"[a-z][A-Z]|[0-9][A-Za-z]|[A-Za-z][0-9]|=$|^.{16}")
 _ASCII85 = re.compile(r"<~([!-uz\s]+)~>|(?<!\S)([!-~]{10,})(?!\S)")
-_NUMBER = r"(?:0x|0b|0o|U\+|&#x?)?[0-9A-Fa-f]{1,8};?"
+_NUMBER = r"(?:0x|0b|0o|U\+|&#x?)?[0-9A-Fa-f]{1,8}[;hH]?"
 _NUMBERS = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;:_/|-]+{_NUMBER}){{3,}}+")
 _BITS = re.compile(r"(?<!\w)(?:[01]{8}){2,}(?!\w)")
 _MORSE_RUN = re.compile(r"(?<![^\s/|])[.\-_·•–—−]{1,6}(?:[\s/|]+[.\-_·•–—−]{1,6}){2,}+")
@@ -37,6 +43,10 @@ papa quebec romeo sierra tango uniform victor whiskey whisky xray yankee zulu"""
 NATO = _NAMES.split()
 _NATO = re.compile(rf"\b(?:{'|'.join(NATO)}|x-ray)\b", re.IGNORECASE)
 _NATO_RUN = re.compile(rf"{_NATO.pattern}(?:[\s,.]+{_NATO.pattern})*", re.IGNORECASE)
+_SPEECH = re.compile(r"(?<!\S)(?:a|an|and|at|do|for|how|i|in|is|of|the|to|what|you|das|der|die|ich|und|wie)(?!\S)")
+LEAST_GROUPS = 4  # of one size, to be one code in blocks
+LEAST_ROT47 = 12
+MOST_LETTERS_ROT47 = 0.8  # of what is not blank; of a plain sentence more are letters
 ENOUGH_NAMES = 4  # of the spelling alphabet; fewer are hotels and places
 MOST_INFLATED = 1 << 16
 LONGEST_OPEN = 64  # characters of a run that decodes to no text: beyond hashes, keys' names and short tokens
@@ -50,7 +60,7 @@ _KNOWN_BYTES = (
 
 def in_words(text: str) -> str:
     """The text with one layer of encoding taken off wherever it says something."""
-    for step in (_unescaped, _runs, _ascii85, _numbers, _morse, _spelled_by_names):
+    for step in (_ascii85, _uuencoded, _rot47, _unescaped, _runs, _numbers, _morse, _spelled_by_names):
         text = step(text)
     return text
 
@@ -81,6 +91,8 @@ def _unescaped(text: str) -> str:
         text = html.unescape(text)
     if "%" in text:
         text = _PERCENT.sub(lambda found: _utf8(bytes.fromhex(found.group().replace("%", "")), found.group()), text)
+    if "(" in text:
+        text = _CHRS.sub(lambda found: _by_chr(found.group()), text)
     if "\\" in text:
         text = _ESCAPES.sub(lambda found: _escaped(found.group()), text)
     if text.count("=") >= 3:
@@ -91,10 +103,16 @@ def _unescaped(text: str) -> str:
 def _escaped(run: str) -> str:
     said = ""
     for found in _ESCAPE.finditer(run):
-        four, eight, two, octal = found.groups()
-        code = int(octal, 8) if octal else int(four or eight or two, 16)
+        brace, four, eight, two, six, octal = found.groups()
+        code = int(octal, 8) if octal else int(brace or four or eight or two or six, 16)
         said += chr(code) if code < 0x110000 else found.group()
     return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _by_chr(run: str) -> str:
+    """A sum of `chr(72)`, as programs spell words."""
+    codes = [int(number, 16 if "x" in number.lower() else 10) for number in re.findall(r"\(\s*(\w+)", run)]
+    return "".join(chr(code) for code in codes) if all(code < 0xD800 for code in codes) else run
 
 
 def _utf8(data: bytes, otherwise: str) -> str:
@@ -110,6 +128,8 @@ def _runs(text: str) -> str:
 def _said_by_runs(runs: str) -> str:
     """Neighbouring runs decoded together, as lines of one code are, or each by itself."""
     parts = re.split(r"(\s)", runs)
+    if (grouped := _grouped(parts[::2])) is not None:
+        return grouped
     said: list[str] = []
     pending: list[str] = []
     for part in [*parts[::2], ""]:
@@ -127,6 +147,32 @@ def _said_by_runs(runs: str) -> str:
     return " ".join(said)
 
 
+def _grouped(runs: Sequence[str]) -> str | None:
+    """Runs with what stands in groups of one size decoded together, as base64 printed in blocks is. None without."""
+    start = 0
+    while start < len(runs):
+        end = start
+        while end < len(runs) and len(runs[end]) == len(runs[start]):
+            end += 1
+        if end - start >= LEAST_GROUPS and (whole := _of_groups(runs, start, end)):
+            said, first, last = whole
+            return " ".join([*runs[:first], said, *runs[last:]])
+        start = max(end, start + 1)
+    return None
+
+
+def _of_groups(runs: Sequence[str], start: int, end: int) -> tuple[str, int, int] | None:
+    """What groups say, and where they begin and end: words as long as they may stand before them and after."""
+    coded = [i for i in range(start, end) if _CODED.search(runs[i])]
+    if 2 * len(coded) < end - start:
+        return None
+    tail = end < len(runs) and len(runs[end]) < len(runs[start])
+    for last in (*((end + 1,) if tail else ()), end, coded[-1] + 1):
+        if said := _said("".join(runs[coded[0] : last])):
+            return said, coded[0], last
+    return None
+
+
 def _said(run: str, least: int = 3) -> str | None:
     """What one run says in `least` letters or more, by the first code in which it says anything."""
     for data in _bytes_of(run):
@@ -137,10 +183,13 @@ def _said(run: str, least: int = 3) -> str | None:
 
 def _bytes_of(run: str) -> list[bytes | None]:
     found: list[bytes | None] = []
-    if len(run) >= 6 and len(run) % 2 == 0 and re.fullmatch(r"[0-9a-fA-F]+", run):
-        found.append(bytes.fromhex(run))
+    digits = run[2:] if run[:2] in ("0x", "0X") else run
+    if len(digits) >= 6 and len(digits) % 2 == 0 and re.fullmatch(r"[0-9a-fA-F]+", digits):
+        found.append(bytes.fromhex(digits))
     if len(run) >= 8 and re.fullmatch(r"(?:[A-Z2-7]+|[a-z2-7]+)=*", run):
         found.append(_bytes32(run.upper()))
+    if run.startswith("+"):
+        found.append(_bytes64(run.strip("+-")))  # UTF-7 marks what it encodes by these
     return [*found, _bytes64(run), _bytes64(codecs.encode(run, "rot13")), _bytes64(run.rstrip("=")[::-1])]
 
 
@@ -199,6 +248,27 @@ def _ascii85(text: str) -> str:
     return _ASCII85.sub(said, text)
 
 
+def _uuencoded(text: str) -> str:
+    def said(found: re.Match[str]) -> str:
+        with suppress(binascii.Error, ValueError):
+            if decoded := _text_of(binascii.a2b_uu(found.group())):
+                return decoded
+        return found.group()
+
+    return _UU_LINE.sub(said, text)
+
+
+def _rot47(text: str) -> str:
+    """A text turned by 47 places of ASCII, if signs stand amid its letters and the turned one has next to none."""
+    shown = text.replace(" ", "")
+    letters = sum(map(str.isalpha, shown))
+    if len(shown) < LEAST_ROT47 or letters > MOST_LETTERS_ROT47 * len(shown):
+        return text
+    turned = text.translate(_ROT47)
+    is_speech = len(set(_SPEECH.findall(turned.lower()))) > 1 and sum(map(str.isalpha, turned)) > letters
+    return turned if is_speech else text
+
+
 def _numbers(text: str) -> str:
     bits = _BITS.sub(lambda found: _of_bits(found.group()) or found.group(), text)
     return _NUMBERS.sub(lambda found: _of_numbers(found.group()) or found.group(), bits)
@@ -210,7 +280,7 @@ def _of_bits(run: str) -> str | None:
 
 def _of_numbers(run: str) -> str | None:
     """Numbers as letters: binary, decimal, octal or hexadecimal codes, or places in the alphabet."""
-    parts = [re.sub(r"^(?:0[xbo]|U\+|&#x?)", "", part).rstrip(";") for part in re.split(r"[\s,;:_/|-]+", run)]
+    parts = [re.sub(r"^(?:0[xbo]|U\+|&#x?)", "", part).rstrip(";hH") for part in re.split(r"[\s,;:_/|-]+", run)]
     ways: list[tuple[str, Callable[[str], int], range]] = [
         (r"[01]{7,8}", lambda part: int(part, 2), range(32, 127)),
         (r"\d{2,3}", int, range(32, 127)),

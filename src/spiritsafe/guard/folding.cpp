@@ -5,7 +5,7 @@
 namespace {
 constexpr int64_t CONTEXT = -1, UNKNOWN = -2;
 enum { LEET = 1, SPELLED = 2, CIPHER = 4, RUN = 8, MARKED = 16, CODED = 32, NUMBERS = 64, MORSE = 128, PIECES = 256,
-       JOINED = 512, NAMES = 1024, TURNED = 2048 };
+       JOINED = 512, NAMES = 1024, TURNED = 2048, MASKED = 4096 };
 enum Kind : uint8_t { OTHER, LETTER, SIGN, MIDDLE };  // SIGN stands for a letter anywhere, MIDDLE between two
 constexpr int MOST_UNSEEN = 8;  // as in unseen.py: a run of them is looked into
 constexpr uint64_t CIPHERS = (1 << 27) - 1, NAME = 1 << 27, KEY = 1 << 28, DOUBLED = 1 << 29, HIDDEN_KEY = 1 << 30, STARTS = 1ull << 31;
@@ -153,6 +153,11 @@ int hidden(const uint8_t* s, int64_t size, Table table) {
         (before == '<' && (kind == LETTER || c == '/' || c == '!')) || (before == '\\' && (kind == LETTER || digit)))
       found |= MARKED;
     if (kind != LETTER && is_spelled(s, i)) found |= SPELLED;
+    if (c == '(' && before == 'r' && i > 2 && s[i - 2] == (s[i - 3] == 'h' ? 'a' : 'h') && (s[i - 3] == 'h' || s[i - 3] == 'c'))
+      found |= MARKED;  // chr( and char(
+    if ((c == '_' && !KINDS.in_run[before]) || (before == '_' && !KINDS.in_run[c])) found |= JOINED;  // a blank or stress
+    if (before == '*' && kind == LETTER && i > 2 && (KINDS.of[s[i - 2]] == LETTER || (s[i - 2] == '*' && KINDS.of[s[i - 3]] == LETTER)))
+      found |= MASKED;
     if (c == ' ') joins = 0;
     else if (kind == LETTER && KINDS.joins[before] && i > 1 && ++joins == 2) found |= JOINED;
     if (KINDS.blank[c]) {  // numbers one after the other; signs of Morse

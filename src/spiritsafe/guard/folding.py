@@ -20,8 +20,10 @@ from spiritsafe.native import native
 
 CONTEXT, UNKNOWN = -1, -2  # why a text was not folded
 # Bits of what may hide. RUN: letters and digits as long as base64's; CODED: digits, capitals or signs amid letters.
-# TURNED: the last word is one that questions start with.
-LEET, SPELLED, CIPHER, RUN, MARKED, CODED, NUMBERS, MORSE, PIECES, JOINED, NAMES, TURNED = (1 << i for i in range(12))
+# TURNED: the last word is one that questions start with. MASKED: a star between two letters.
+LEET, SPELLED, CIPHER, RUN, MARKED, CODED, NUMBERS, MORSE, PIECES, JOINED, NAMES, TURNED, MASKED = (
+    1 << i for i in range(13)
+)
 MOST = 7
 _JOINERS = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # unseen, and alone of no meaning
 TABLE = np.zeros(0x110000, np.uint64)
@@ -60,9 +62,10 @@ def _learn(letter: str) -> None:
     plain = unicodedata.normalize("NFKC", letter)
     joins = not plain or unicodedata.category(plain[0]) in ("Mn", "Mc") or any("\u1100" <= c < "\u1200" for c in plain)
     bare = unicodedata.normalize("NFKD", letter.casefold())
+    acts = letter in "\b\x1b"  # it takes a letter back, or begins what a terminal obeys
     unseen = letter > "\x7f" and not (letter.isprintable() or letter.isspace() or letter in _JOINERS)
     codes = letter > "\x7f" and plain.isascii() and plain.isalnum()  # it may be a letter of an encoding
-    alone = letter in "\ufe0e\ufe0f" or not (joins or unseen or codes or STRANGE.search(letter + plain + bare))
+    alone = letter in "\ufe0e\ufe0f" or not (joins or acts or unseen or codes or STRANGE.search(letter + plain + bare))
     reads = fold(normalise(f"x{letter}x"))[1:-1].encode() if alone else b""
     fits = alone and len(reads) <= min(MOST, 2 * len(letter.encode("utf-8", "surrogatepass")))
     code = len(reads) + 1 if fits else CONTEXT & 0xFF

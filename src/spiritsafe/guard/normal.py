@@ -43,7 +43,9 @@ _MARKS = re.compile(
 _CONTROL = dict.fromkeys(code for code in (*range(32), 127) if not chr(code).isspace())
 _BLANK = re.compile("[\u115f\u1160\u3164\uffa0\u2800]")
 _GERMAN = str.maketrans(
-    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"}
+    {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "æ": "ae", "œ": "oe"}
+    # Latin letters with a stroke or a hook, which no decomposition takes off.
+    | dict(zip("øłđƀƃɓƈɖƌɗɇƒǥɠħɨƙƚɱƞŋɲƥɍɽŧƭʉʋƴɏƶɀȿȼⱥⱦ", "oldbbbcdddefgghiklmnnnprrttuvyyzzscat", strict=True))
 )
 
 

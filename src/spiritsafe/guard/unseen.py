@@ -1,6 +1,6 @@
 """What nobody sees in a text and a model may read all the same: tag characters, selectors, zero-width bits, overrides.
 
-    shown_of     the text as it is shown: stretches under a right-to-left override turned round
+    shown_of     the text as it is shown: stretches under a right-to-left override turned round, what is erased left out
     words_of     what the unseen characters spell
     is_carrier   whether a run of them spells nothing that can be read: it may carry anything
 
@@ -16,6 +16,7 @@ _TAGS = re.compile("[\U000e0020-\U000e007e]")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _JOINERS = re.compile("[\u00ad\u180e\u200b-\u200f\u2060-\u2064\ufeff]")
 _OVERRIDE = re.compile("[\u202e\u2067]([^\u202c\u202d\u2066\u2068\u2069\n]*)[\u202c\u2069]?")
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # A family emoji needs four joiners and as many selectors, never side by side; eight in a row say something.
 MOST_UNSEEN = 8
 MOST_MARKS = 24  # on one letter: stacked for show rarely goes beyond a dozen
@@ -23,7 +24,20 @@ MOST_MARKS = 24  # on one letter: stacked for show rarely goes beyond a dozen
 
 def shown_of(text: str) -> str:
     """The text in the order in which it is shown."""
-    return _OVERRIDE.sub(lambda found: found[1][::-1], text)
+    return _OVERRIDE.sub(lambda found: found[1][::-1], _TERMINAL.sub(" ", _erased(text)))
+
+
+def _erased(text: str) -> str:
+    """A text without the letters that backspaces take back."""
+    if "\b" not in text:
+        return text
+    kept: list[str] = []
+    for letter in text:
+        if letter != "\b":
+            kept.append(letter)
+        elif kept:
+            kept.pop()
+    return "".join(kept)
 
 
 def words_of(text: str) -> str:

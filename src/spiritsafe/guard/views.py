@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 
 from spiritsafe.guard.ciphers import Lexicon
 from spiritsafe.guard.codes import in_words, is_sealed
-from spiritsafe.guard.folding import CIPHER, CODED, CONTEXT, JOINED, LEET, PIECES, RUN, SPELLED, TURNED, folded
+from spiritsafe.guard.folding import CIPHER, CODED, CONTEXT, JOINED, LEET, MASKED, PIECES, RUN, SPELLED, TURNED, folded
 from spiritsafe.guard.normal import fold, normalise
 from spiritsafe.guard.unseen import is_carrier, shown_of, words_of
 
@@ -31,6 +31,9 @@ _LEET_MIX = re.compile(
 )
 _SPELLED = re.compile(r"(?<![a-z0-9])[a-z](?:([.\-_*/|,~+:;])[a-z](?:\1[a-z])*|[ \n][a-z](?:[ \n][a-z])+)(?![a-z0-9])")
 _SPELLED_OUT = re.compile(r"(?<![a-z0-9])[a-z]([ .\-_*/|,~+:;])[a-z]\1[a-z](?![a-z0-9])")
+_STRESS = re.compile(r"(?<![a-z0-9+/_-])_|_(?![a-z0-9+/_-])")
+_AMID = re.compile(r"(?:[a-z]\d){3,}[a-z]?")  # a digit after each letter
+_BESIDE = re.compile(r"(?<=[a-z])\d|\d(?=[a-z])")
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _CAMEL = re.compile(r"(?<![A-Za-z])[A-Za-z]{3,}")
 _JOINED = re.compile(r"(?<![a-z])[a-z]++(?:[_\-./+|~*,:;]++[a-z]++){2,}+")
@@ -122,13 +125,19 @@ class Reader:
             found += [_LEET_WORD.sub(partial(_unleet, table), base) for table in _LEET]
         if hides & SPELLED and _SPELLED_OUT.search(base):
             lines = "\n".join(fold(line) for line in layer.split("\n"))
-            found.append(" ".join(_SPELLED.sub(self._unspelled, lines).split()))
+            found.append(" ".join(_SPELLED.sub(self._unspelled, lines).replace("_", " ").split()))
         if hides & CODED:
             found.append(fold(_CAMEL.sub(_parted, shown)))
+            if _AMID.search(base):
+                found.append(_BESIDE.sub("", base))
         if hides & RUN:
             found.append(_LONG.sub(lambda word: self.lexicon.parted(word.group()), base))
         if hides & JOINED:
             found.append(_JOINED.sub(lambda words: re.sub(r"[^a-z]+", " ", words.group()), base))
+            if _STRESS.search(base):
+                found.append(" ".join(base.replace("_", " ").split()))
+        if hides & MASKED:
+            found.append(self.lexicon.unmasked(base))
         if hides & PIECES:
             found.append(self.lexicon.whole(base))
         if hides & CIPHER:

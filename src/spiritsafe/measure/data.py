@@ -8,13 +8,12 @@ hf:ORG/NAME[@REV]               a data set of the Hugging Face hub that holds th
 import csv
 import gzip
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 from spiritsafe.errors import DataError, MissingExtra
 from spiritsafe.models.pypi import pypi_file
-from spiritsafe.record import jsonl_lines, read_json
+from spiritsafe.record import jsonl_lines, parse_json, read_json
 
 HINT = "name the folder that holds it: --data DIR"
 SHELVES = ("", "safety", "capability")
@@ -81,9 +80,9 @@ def _parse(path: Path) -> list[dict[str, Any]]:
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
     name = path.name.removesuffix(".gz")
     if name.endswith(".jsonl"):
-        return [json.loads(line) for _, line in jsonl_lines(text)]
+        return [parse_json(line) for _, line in jsonl_lines(text)]
     if name.endswith(".json"):
-        whole = json.loads(text)
+        whole = parse_json(text)
         held: list[dict[str, Any]] = whole if isinstance(whole, list) else whole["examples"]
         return held
     if name.endswith(".tsv"):

@@ -108,3 +108,9 @@ def test_one_figure_twice_and_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("other.json", "missing.json"):
         with pytest.raises(DataError):
             read_foreign([tmp_path / name])
+
+
+def test_half_a_character_in_a_name_is_replaced(tmp_path: Path) -> None:
+    results = write(tmp_path, "a\ud800b", None)
+    (mean,) = read_foreign([results]).means
+    assert mean.subject == "a\ufffdb"

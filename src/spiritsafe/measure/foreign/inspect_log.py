@@ -5,7 +5,6 @@ null mean that it was not scored. Letters and truth values are ranked, higher is
 which way they count. Archives packed with Zstandard need the `[inspect]` extra.
 """
 
-import json
 import struct
 import zipfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from spiritsafe.errors import DataError, MissingExtra
 from spiritsafe.measure.foreign.imported import LETTERS, Imported, Scored, mean_verdict, number_of, plain
+from spiritsafe.record import parse_json
 
 ZSTANDARD = 93
 
@@ -46,9 +46,9 @@ def read_archive(path: Path) -> Imported:
             names = archive.namelist()
             if "header.json" not in names:
                 raise DataError(str(path), "has no header: its run was cut off", "finish it with inspect eval-retry")
-            held = json.loads(_member(path, archive, "header.json"))
+            held = parse_json(_member(path, archive, "header.json"))
             parts = sorted(name for name in names if name.startswith("samples/"))
-            held["samples"] = [json.loads(_member(path, archive, name)) for name in parts]
+            held["samples"] = [parse_json(_member(path, archive, name)) for name in parts]
     except (zipfile.BadZipFile, ValueError, struct.error) as error:
         raise DataError(str(path), f"is no inspect archive ({error})", "copy it again") from None
     return read_log(path, held)

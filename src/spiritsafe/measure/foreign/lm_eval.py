@@ -6,7 +6,6 @@ outside [0, 1] (perplexities) and groups of tasks are left out, and so are sampl
 that was cut off); all are named, and a metric that more than a quarter of its samples lack is left out whole.
 """
 
-import json
 from collections.abc import Iterator
 from math import isfinite
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from spiritsafe.errors import DataError
 from spiritsafe.measure.foreign.imported import Imported, Scored, mean_verdict, number_of, plain
+from spiritsafe.record import parse_json
 
 PREFIX, SAMPLES = "results_", "samples_"
 
@@ -35,7 +35,7 @@ def read_samples(path: Path) -> Imported:
     """One task's samples. Raises `DataError` if the results file of its run is not beside it."""
     for results in sorted(path.parent.glob(f"{PREFIX}*.json")):
         task = path.stem.removeprefix(SAMPLES).removesuffix(f"_{results.stem.removeprefix(PREFIX)}")
-        held = json.loads(results.read_text(encoding="utf-8-sig"))
+        held = parse_json(results.read_text(encoding="utf-8-sig"))
         if task in held["results"]:
             imported = Imported()
             _add_samples(imported, path, task, held)
@@ -60,7 +60,7 @@ def _rows(path: Path, imported: Imported) -> Iterator[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             broken.append(number)
             continue

@@ -4,7 +4,6 @@ Where a file holds single samples, its figures are ours over those samples, and 
 they share. Where it holds means alone, they stand as the file gives them, and are compared with nothing.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.measure.foreign import inspect_log, lm_eval
 from spiritsafe.measure.foreign.imported import Imported
+from spiritsafe.record import parse_json
 
 FORMS = "an lm-evaluation-harness results_*.json or samples_*.jsonl, or an inspect log (.json, .eval)"
 
@@ -63,7 +63,7 @@ def _read(path: Path) -> Imported:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        held = json.loads(path.read_text(encoding="utf-8-sig"))
+        held = parse_json(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise DataError(str(path), f"is not JSON ({error})", f"name {FORMS}") from None
     if not isinstance(held, dict):
