@@ -92,6 +92,22 @@ def test_what_is_stopped_for_the_answer_is_never_sent_and_the_log_has_what_was(
     assert [sent_text(exchange) for exchange in served.log()] == ["No."] * n
 
 
+ANSWERS = 'extends = "heads"\nname = "wary"\ncheck = "both"\n[answers]\npair = -100\n'
+
+
+def test_an_answer_that_the_fitted_control_stops_is_never_sent(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "wary.toml").write_text(ANSWERS)
+    served = serve(f"guarded:{tmp_path}/wary.toml+fake:fixed=Bake some bread and run.")
+    assert text_of(stream(served, "hello")) == "I can't help with that."
+    assert served.log()[0].flags == ("flagged:answer", "stopped", "retracted")
+
+
+@pytest.mark.parametrize("side", ["output", "both"])
+def test_an_ordinary_answer_is_sent_under_a_policy_that_reads_answers(serve: Serve, side: str) -> None:
+    served = serve(f"guarded:heads@{side}+fake:fixed=Bake some bread and run.")
+    assert text_of(stream(served, "hello")) == "Bake some bread and run."
+
+
 def test_in_shadow_nothing_is_held(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "both.toml").write_text(BOTH)
     served = serve(f"guarded:{tmp_path}/both.toml@shadow+fake:fixed=Take some dynamite.")

@@ -49,12 +49,37 @@ def fit(
 
 
 @guard.command()
-def card(heads: Heads = "shipped", as_json: AsJson = False) -> None:
+def fit_answers(
+    data: Annotated[str, typer.Option(help="A folder with the published files.")] = "",
+    heads: Annotated[
+        str, typer.Option(help="The request heads that read questions: a folder, or shipped.")
+    ] = "shipped",
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")] = Path("heads"),
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+) -> None:
+    """Fit the control of answers on labelled answers, beside request heads, and write it with a card."""
+    from spiritsafe.guard.heads.answers_card import as_text
+    from spiritsafe.guard.heads.answers_fit import fit_answers as fit_control
+    from spiritsafe.progress import Show
+
+    show = Show(quiet=False)
+    typer.echo(as_text(fit_control(data, heads, out, seed=seed, say=show.say)))
+
+
+@guard.command()
+def card(
+    heads: Heads = "shipped",
+    answers: Annotated[bool, typer.Option(help="The card of the control of answers.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """The card of heads: what they learnt from, what they never saw, and how often they err."""
     import json
 
+    from spiritsafe.guard.heads import answers_card
+    from spiritsafe.guard.heads.answers import open_answers
     from spiritsafe.guard.heads.card import as_text
     from spiritsafe.guard.heads.heads import open_heads
 
-    found = open_heads(heads).card
-    typer.echo(json.dumps(found, indent=1) if as_json else as_text(found))
+    found = open_answers(heads).card if answers else open_heads(heads).card
+    text = answers_card.as_text(found) if answers else as_text(found)
+    typer.echo(json.dumps(found, indent=1) if as_json else text)

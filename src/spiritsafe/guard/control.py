@@ -67,11 +67,11 @@ class Control:
             return [Look() for _ in queries]
         return self._stages.look_dialogues([turns_of(messages) for messages in queries], "input")
 
-    def look_out(self, answers: Sequence[str]) -> list[Look]:
-        """What the stages find in each answer; nothing where the policy does not read it."""
+    def look_out(self, exchanges: Sequence[Exchange]) -> list[Look]:
+        """What the stages find in each answer, given its query; nothing where the policy does not read it."""
         if self.policy.check == "input":
-            return [Look() for _ in answers]
-        return self._stages.look_all(answers, "output")
+            return [Look() for _ in exchanges]
+        return self._stages.look_answers([(turns_of(exchange.messages), exchange.answer) for exchange in exchanges])
 
     def settles(self, look: Look) -> bool:
         """Whether a query is stopped whatever the model would answer."""
@@ -82,7 +82,7 @@ class Control:
         """Decide on each exchange, given what was found in its query; the reviewer is asked once, for all flagged."""
         first = queries if queries is not None else self.look_in([exchange.messages for exchange in exchanges])
         open_ones = [i for i, look in enumerate(first) if not self.settles(look)]
-        second = dict(zip(open_ones, self.look_out([exchanges[i].answer for i in open_ones]), strict=True))
+        second = dict(zip(open_ones, self.look_out([exchanges[i] for i in open_ones]), strict=True))
         looks = [(look, second.get(i, Look())) for i, look in enumerate(first)]
         decisions = [self._by_stages(*pair) for pair in looks]
         asked = [i for i, pair in enumerate(looks) if self._is_unsettled(*pair)]

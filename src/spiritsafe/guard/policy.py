@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from spiritsafe.errors import MissingExtra, UsageError
+from spiritsafe.guard.heads.answers import open_answers
+from spiritsafe.guard.heads.answers import stamp_of as stamp_of_answers
 from spiritsafe.guard.heads.heads import Stamp, open_heads, stamp_of
 from spiritsafe.guard.match import of_pattern, of_phrase
 from spiritsafe.models.encoder import missing
@@ -71,6 +73,17 @@ class Head(Section):
     action: Literal["note", "flag", "stop"] = "flag"
 
 
+class Answers(Section):
+    """The fitted control of answers, which reads an answer with its question: from which scores on it finds.
+
+    `pair` is of both, `alone` of the answer whatever was asked; the card's, by length, where they are left out.
+    """
+
+    pair: float | None = None
+    alone: float | None = None
+    action: Literal["note", "flag", "stop"] = "flag"
+
+
 class Review(Section):
     """How the reviewer is asked, and how its reply is read.
 
@@ -107,6 +120,7 @@ class Policy(Section):
     `unreadable` is what follows from what looks encoded and says nothing that can be read.
     `heads` are those of `heads_from`, a folder that `guard fit` wrote or `shipped`; `heads_sha256` is of its weights.
     With `encoder` a sentence encoder (extra `guard`) decides what the linear heads do not clear.
+    `answers` reads answers, by the weights of `answers_from`; without it, and without a rule for them, nothing does.
     """
 
     version: Literal[1] = 1
@@ -124,11 +138,14 @@ class Policy(Section):
     heads_sha256: str = ""
     encoder: bool = False
     heads: dict[str, Head] = Field(default_factory=dict)
+    answers_from: str = "shipped"
+    answers_sha256: str = ""
+    answers: Answers | None = None
 
     @model_validator(mode="after")
     def _can_decide(self) -> Self:
-        if not self.rules and not self.heads:
-            raise ValueError("has neither [rules.NAME] nor [heads.NAME]: it would find nothing")
+        if not self.rules and not self.heads and self.answers is None:
+            raise ValueError("has neither [rules.NAME] nor [heads.NAME] nor [answers]: it would find nothing")
         if self.encoder and not self.heads:
             raise ValueError("encoder: needs [heads.NAME] tables")
         if self.decide == "reviewer" and self.review is None:
@@ -142,6 +159,8 @@ class Policy(Section):
     def unread(self, check: Check) -> Side | Literal[""]:
         """A side of `check` that no rule and no head reads; empty if there is none."""
         read = {rule.on for rule in self.rules.values()} | {head.on for head in self.heads.values()}
+        if self.answers is not None:
+            read.add("output")
         wanted = [side for side in SIDES if check in (side, "both")]
         return next((side for side in wanted if not read & {side, "both"}), "")
 
@@ -180,6 +199,8 @@ class PolicySource:
 
     def _stamp(self) -> tuple[Stamp, Stamp]:
         heads = stamp_of(self._policy.heads_from) if self._policy.heads else ()
+        if self._policy.answers:
+            heads += stamp_of_answers(self._policy.answers_from)
         path = Path(self._source)
         if self._source in shipped_policies() or not path.is_file():
             return (), heads
@@ -194,7 +215,7 @@ def load_policy(source: str) -> Policy:
     """
     data = _data(source)
     try:
-        return _with_heads(source, Policy.model_validate(data))
+        return _with_answers(source, _with_heads(source, Policy.model_validate(data)))
     except ValidationError as error:
         raise UsageError(source, "; ".join(_explain(e) for e in error.errors(include_url=False))) from None
 
@@ -216,6 +237,16 @@ def _with_heads(source: str, policy: Policy) -> Policy:
     if policy.heads_sha256 not in ("", heads.digest):
         raise UsageError(source, f"heads_sha256: the weights of '{policy.heads_from}' have {heads.digest}")
     return policy.model_copy(update={"heads_sha256": heads.digest})
+
+
+def _with_answers(source: str, policy: Policy) -> Policy:
+    """The policy with the digest of its control of answers; one that it states must be its."""
+    if policy.answers is None:
+        return policy
+    digest = open_answers(policy.answers_from).digest
+    if policy.answers_sha256 not in ("", digest):
+        raise UsageError(source, f"answers_sha256: the weights of '{policy.answers_from}' have {digest}")
+    return policy.model_copy(update={"answers_sha256": digest})
 
 
 def shipped_policies() -> list[str]:
@@ -265,7 +296,7 @@ def _explain(error: Any) -> str:
 
 
 def _section(loc: list[str]) -> type[BaseModel]:
-    sections: dict[str, type[BaseModel]] = {"review": Review, "rules": Rule, "heads": Head}
+    sections: dict[str, type[BaseModel]] = {"review": Review, "rules": Rule, "heads": Head, "answers": Answers}
     return sections[loc[0]] if loc else Policy
 
 

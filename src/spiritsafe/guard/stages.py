@@ -1,8 +1,9 @@
 """What the stages of a policy find in a dialogue: pure and cheap, so decisions are replayed over stored exchanges.
 
 Each turn is read, whatever its role, and the turns joined; what a disguise hides is read as a text of its own. Rules
-look first, heads only if no rule has flagged. Every finding says which stage and rule, with which score against which
-limit, and what of the text it rests on. A head's score is that of its linear model.
+look first, heads only if no rule has flagged, then the control of answers: it reads an answer with what was asked.
+Every finding says which stage and rule, with which score against which limit, and what of the text it rests on. A
+head's score is that of its linear model.
 """
 
 import re
@@ -13,6 +14,7 @@ from functools import cache, lru_cache
 from typing import Literal
 
 from spiritsafe.guard.ciphers import Lexicon
+from spiritsafe.guard.heads.answers import Said, open_answers
 from spiritsafe.guard.heads.score import Scored, Scorer
 from spiritsafe.guard.match import Matcher, matcher, of_pattern, of_phrase
 from spiritsafe.guard.normal import fold, normalise
@@ -21,7 +23,7 @@ from spiritsafe.guard.turns import Dialogue, alone, cut, joined, size_of
 from spiritsafe.guard.views import Read, Reader
 
 Action = Literal["note", "flag", "stop"]
-TOO_LONG, UNREADABLE, NOT_READ = "too-long", "unreadable", "not-read"
+TOO_LONG, UNREADABLE, NOT_READ, ANSWER = "too-long", "unreadable", "not-read", "answer"
 JOINED, RUN_ON = "joined", "run on"  # the turns with blanks between, and without
 CONTEXT_CHARS = 300  # before and after a place that a reviewer is shown: a few sentences
 _LITERAL = re.compile(r"(?<!\\)[a-z]{3,}")
@@ -36,7 +38,7 @@ class Finding:
     """
 
     side: Side
-    stage: Literal["length", "reading", "rules", "linear", "encoder"]
+    stage: Literal["length", "reading", "rules", "linear", "encoder", "answers"]
     rule: str
     action: Action
     score: float = 1.0
@@ -69,6 +71,7 @@ class Stages:
         self._reader = Reader(Lexicon(_words_of(policy.rules) | _shipped_words()))
         self._rules = {side: _Rules(policy, side) for side in SIDES}
         self._heads = {side: _scorer(policy, side) for side in SIDES}
+        self._answers = open_answers(policy.answers_from) if policy.answers else None
 
     def look(self, text: str, side: Side) -> Look:
         """What the stages find in a query or an answer."""
@@ -76,18 +79,57 @@ class Stages:
 
     def look_all(self, texts: Sequence[str], side: Side) -> list[Look]:
         """What they find in each of many texts."""
-        role = "user" if side == "input" else "assistant"
-        return self.look_dialogues([alone(text, role) for text in texts], side)
+        if side == "output":
+            return self.look_answers([((), text) for text in texts])
+        return self.look_dialogues([alone(text) for text in texts], side)
+
+    def look_answers(self, said: Sequence[tuple[Dialogue, str]]) -> list[Look]:
+        """What they find in each of many answers, given what was asked; nothing is asked by an empty dialogue."""
+        started_s = time.perf_counter()
+        dialogues = [alone(answer, "assistant") for _, answer in said]
+        seen = self._read(dialogues)
+        looks = self._look(dialogues, seen, "output", took_s=time.perf_counter() - started_s)
+        own = self.policy.answers
+        open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if own else []
+        if own is None or self._answers is None or not open_ones:
+            return looks
+        started_s = time.perf_counter()
+        questions = [[turn.text for turn in cut(said[i][0], self.policy.max_chars) if turn.new] for i in open_ones]
+        texts = list(dict.fromkeys(text for each in questions for text in each))
+        asked = {text: read.texts for text, read in zip(texts, self._reader.read_all(texts), strict=True)}
+        told = [[one for _, read in seen[i] for one in read.texts] for i in open_ones]
+        pairs = [Said([one for text in q for one in asked[text]], a) for q, a in zip(questions, told, strict=True)]
+        scored = self._answers.score(pairs, pair=own.pair, alone=own.alone)
+        each_s = (time.perf_counter() - started_s) / len(open_ones)
+        for i, one in zip(open_ones, scored, strict=True):
+            found = Finding(
+                "output", "answers", ANSWER, own.action, one.score, one.limit, "", *one.span, role="assistant"
+            )
+            findings = (*looks[i].findings, *((found,) if one.flagged else ()))
+            looks[i] = Look(findings, looks[i].elapsed_s | {"answers": each_s})
+        return looks
 
     def look_dialogues(self, dialogues: Sequence[Dialogue], side: Side) -> list[Look]:
         """What they find in each of many dialogues; the seconds are the mean over those that a stage looked at."""
-        if not dialogues:
-            return []
         started_s = time.perf_counter()
+        seen = self._read(dialogues)
+        took_s = time.perf_counter() - started_s
+        return self._look(dialogues, seen, side, took_s=took_s)
+
+    def _read(self, dialogues: Sequence[Dialogue]) -> list[list[tuple[str, Read]]]:
+        """Each part of each dialogue with its role, read; a text that occurs twice is read once."""
         parts = [_parts(cut(turns, self.policy.max_chars)) for turns in dialogues]
         texts = list(dict.fromkeys(text for each in parts for _, text in each))
         reads = dict(zip(texts, self._reader.read_all(texts), strict=True))
-        seen = [[(role, reads[text]) for role, text in each] for each in parts]
+        return [[(role, reads[text]) for role, text in each] for each in parts]
+
+    def _look(
+        self, dialogues: Sequence[Dialogue], seen: Sequence[Sequence[tuple[str, Read]]], side: Side, *, took_s: float
+    ) -> list[Look]:
+        """What the rules find, and heads where these find nothing; `took_s` is what the reading took."""
+        if not dialogues:
+            return []
+        started_s = time.perf_counter() - took_s
         found = [
             (*self._unread(turns, each, side), *self._rules[side].find(each))
             for turns, each in zip(dialogues, seen, strict=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spiritsafe.guard.heads.answers import open_answers
 from spiritsafe.guard.heads.heads import open_heads
 from tests.conftest import Call
 
@@ -26,6 +27,17 @@ def test_the_shipped_card_is_printed_without_a_word(call: Call) -> None:
     assert open_heads("shipped").digest in printed
 
 
+def test_the_card_of_the_control_of_answers_is_printed(call: Call) -> None:
+    code, printed, _ = call("guard", "card", "--answers")
+    assert code == 0
+    assert open_answers("shipped").digest in printed
+
+
+def test_an_answer_is_checked_from_the_command_line(call: Call) -> None:
+    code, printed, _ = call("guard", "check", "heads", "Bake the bread until it is brown.", "--side", "output")
+    assert (code, printed) == (0, "pass\n")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
@@ -33,6 +45,9 @@ def test_the_shipped_card_is_printed_without_a_word(call: Call) -> None:
         (("fit", "xtest"), 2, "is no data set known here"),
         (("fit", "xstest", "--data", "nowhere"), 1, "--data DIR"),
         (("card", "nowhere"), 1, "spiritsafe guard fit -o DIR"),
+        (("card", "nowhere", "--answers"), 1, "spiritsafe guard fit-answers -o DIR"),
+        (("fit-answers",), 1, "--data DIR"),
+        (("check", "default", "x", "--side", "output"), 2, "has no rule or head that reads the output"),
     ],
 )
 def test_what_cannot_be_fitted_or_shown_says_why(call: Call, words: tuple[str, ...], code: int, reason: str) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from spiritsafe.errors import DataError, UsageError
 from spiritsafe.guard.check import check_texts
+from spiritsafe.guard.heads import answers_card
+from spiritsafe.guard.heads.answers import open_answers
 from spiritsafe.guard.heads.card import as_text
 from spiritsafe.guard.heads.fit import fit
 from spiritsafe.guard.heads.heads import CARD, WEIGHTS, open_heads
@@ -152,7 +154,8 @@ def test_the_shipped_card_is_of_the_shipped_weights_and_stands_in_the_docs() -> 
     shipped = open_heads("shipped")
     assert shipped.digest == shipped.card["weights_sha256"]
     docs = Path(__file__).parents[3] / "docs" / "guard-card.md"
-    assert docs.read_text(encoding="utf-8").strip() == as_text(shipped.card).strip()
+    cards = (as_text(shipped.card), answers_card.as_text(open_answers("shipped").card))
+    assert docs.read_text(encoding="utf-8").strip() == "\n\n".join(cards).strip()
 
 
 def test_an_attack_beside_a_harm_has_limits_of_its_own() -> None:

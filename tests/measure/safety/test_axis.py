@@ -96,6 +96,12 @@ def test_settings_are_read_and_wrong_ones_named() -> None:
         parse_settings("off,on")
 
 
+@pytest.mark.parametrize("policy", ["heads", "strict"])
+def test_the_sides_of_shipped_policies_that_read_answers_are_settings(policy: str) -> None:
+    settings = tuple(f"{policy}@{side}" for side in ("input", "output", "both"))
+    assert parse_settings(",".join(settings)) == settings
+
+
 @pytest.mark.parametrize("side", ["output", "both"])
 def test_a_side_that_the_policy_does_not_read_is_no_setting(tmp_path: Path, side: str) -> None:
     (tmp_path / "asks.toml").write_text(POLICY.replace('on = "both"\n', ""))

@@ -27,9 +27,9 @@ FIGURES = (
 )
 CANNOT = (
     "Real traffic is of one source, of 2023, nearly all English; for French, Italian and Spanish there are a few sets "
-    "of simple questions. Sets of requests are what researchers wrote, not what attackers send. No answers are judged "
-    "here. Never seen is one step: sets share authors, topics and style even across folds, limits were chosen with "
-    "these figures in sight, and who knows the heads can word a request around them."
+    "of simple questions. Sets of requests are what researchers wrote, not what attackers send. Answers have a control "
+    "of their own. Never seen is one step: sets share authors, topics and style even across folds, limits were chosen "
+    "with these figures in sight, and who knows the heads can word a request around them."
 )
 
 

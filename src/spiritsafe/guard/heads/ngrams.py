@@ -28,6 +28,7 @@ BITS, STEP, HEADS = 18, 80, 4
 WIDTH = (1 << BITS) + MOST**2
 WINDOW = 2 * STEP
 TOKEN = re.compile(rb"[a-z0-9\x80-\xff]+|[^a-z0-9\x80-\xff\x00-\x20]+")
+TOKENS = re.compile("[a-z0-9\x80-\U0010ffff]+|[^a-z0-9\x80-\U0010ffff\x00-\x20]+")  # the same in characters
 LETTERS, WORDS = (3, 4, 5), (1, 2, 3)
 Buckets = NDArray[np.int32]
 Floats = NDArray[np.float32]

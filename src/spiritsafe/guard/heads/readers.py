@@ -30,6 +30,7 @@ MOST_OF_A_LINE = 40
 SHORTEST_CALL, MOST_CALLS = 15, 1500
 FIRST, LATER, ANSWER = "first", "later", "answer"  # parts of real traffic
 TURNS, MOST_TALKS, MOST_LONG_TALKS, MOST_CHARS = 8, 3000, 300, 20_000
+Talk = Sequence[tuple[str, str]]
 PLACE = re.compile(r"\{\{\s*prompt\s*\}\}")
 
 
@@ -49,13 +50,13 @@ def s_labs(paths: Sequence[Path]) -> list[Row]:
     return [
         Row(row["text"], {"injection": True} if row["label"] == "1" else HARMLESS, part=path.stem)
         for path in paths
-        for row in _csv(path)
+        for row in table_of(path)
     ]
 
 
 def yanismiraoui(paths: Sequence[Path]) -> list[Row]:
     """Injections in several languages."""
-    return [Row(row["prompt_injections"], {"injection": True}, "") for row in _csv(paths[0])]
+    return [Row(row["prompt_injections"], {"injection": True}, "") for row in table_of(paths[0])]
 
 
 def templates(paths: Sequence[Path]) -> list[Row]:
@@ -72,24 +73,24 @@ def harmbench(paths: Sequence[Path]) -> list[Row]:
     """Behaviours, their context before them; those about copyright do no harm in the sense of a head."""
     return [
         Row(f"{row['ContextString']}\n{row['Behavior']}".strip(), HARMFUL, part=row["FunctionalCategory"])
-        for row in _csv(paths[0])
+        for row in table_of(paths[0])
     ]
 
 
 def ailuminate(paths: Sequence[Path]) -> list[Row]:
     """Prompts by hazard, those for an expert's advice left out; some are dressed up, which is not labelled."""
-    rows = [row for row in _csv(paths[0]) if not row["hazard"].startswith(SOUNDS_HARMLESS)]
+    rows = [row for row in table_of(paths[0]) if not row["hazard"].startswith(SOUNDS_HARMLESS)]
     return [Row(row["prompt_text"], {"harmful": True}) for row in rows]
 
 
 def xstest(paths: Sequence[Path]) -> list[Row]:
     """Safe prompts that sound unsafe, and unsafe ones like them."""
-    return [Row(row["prompt"], HARMLESS if row["label"] == "safe" else HARMFUL) for row in _csv(paths[0])]
+    return [Row(row["prompt"], HARMLESS if row["label"] == "safe" else HARMFUL) for row in table_of(paths[0])]
 
 
 def simple_safety_tests(paths: Sequence[Path]) -> list[Row]:
     """Requests of the clearest kinds of harm."""
-    return [Row(row["prompts_final"], HARMFUL) for row in _csv(paths[0])]
+    return [Row(row["prompts_final"], HARMFUL) for row in table_of(paths[0])]
 
 
 def openai_moderation(paths: Sequence[Path]) -> list[Row]:
@@ -111,7 +112,7 @@ def hatecheck_de(paths: Sequence[Path]) -> list[Row]:
             "de",
             group=row["case_templ"],
         )
-        for row in _csv(paths[0])
+        for row in table_of(paths[0])
     ]
 
 
@@ -151,7 +152,7 @@ def gsm8k(paths: Sequence[Path]) -> list[Row]:
 
 def truthfulqa(paths: Sequence[Path]) -> list[Row]:
     """Questions, some about what is dangerous or false."""
-    return [Row(row["Question"], HARMLESS) for row in _csv(paths[0])]
+    return [Row(row["Question"], HARMLESS) for row in table_of(paths[0])]
 
 
 def bbq(paths: Sequence[Path]) -> list[Row]:
@@ -199,7 +200,7 @@ def ordinary(paths: Sequence[Path]) -> list[Row]:
     return [
         Row(text, HARMLESS, line[:2], group=f"ordinary {number}")
         for number, line in enumerate(lines)
-        for text in sorted(_all_of(line[4:]), key=seed_of)[:MOST_OF_A_LINE]
+        for text in sorted(every_sentence(line[4:]), key=seed_of)[:MOST_OF_A_LINE]
     ]
 
 
@@ -224,30 +225,37 @@ def real_traffic(paths: Sequence[Path]) -> list[Row]:
 
     The file ends within a conversation, which is left out. What people ask is taken for harmless, which some is not.
     """
-    raw = paths[0].read_text("utf-8")
-    talks = json.loads(raw[: raw.rindex("\n  },")] + "\n  }\n]")
-    turns = [[(turn["from"], turn["value"]) for turn in talk["conversations"]] for talk in talks]
-    begun = sorted((talk for talk in turns if talk and talk[0][0] == "human" and talk[0][1].strip()), key=_rank)
-    rows = {talk[0][1]: Row(talk[0][1][:MOST_CHARS], HARMLESS, "", FIRST, _named(talk)) for talk in begun[:MOST_TALKS]}
+    begun = talks(paths)
+    rows = {talk[0][1]: Row(talk[0][1][:MOST_CHARS], HARMLESS, "", FIRST, named(talk)) for talk in begun[:MOST_TALKS]}
     long = [talk for talk in begun if sum(who == "human" for who, _ in talk) >= TURNS][:MOST_LONG_TALKS]
     return [*rows.values(), *(row for talk in long for row in _turns_of_talk(talk))]
 
 
-def _turns_of_talk(talk: Sequence[tuple[str, str]]) -> Iterator[Row]:
+def talks(paths: Sequence[Path]) -> list[Talk]:
+    """Real conversations that a person began, as turns of who and what, in the order of their hash."""
+    raw = paths[0].read_text("utf-8")
+    held = json.loads(raw[: raw.rindex("\n  },")] + "\n  }\n]")
+    turns = [[(turn["from"], turn["value"]) for turn in talk["conversations"]] for talk in held]
+    begun: list[Talk] = [talk for talk in turns if talk and talk[0][0] == "human" and talk[0][1].strip()]
+    return sorted(begun, key=_rank)
+
+
+def _turns_of_talk(talk: Talk) -> Iterator[Row]:
     asked = 0
     for who, text in talk:
         asked += who == "human"
         if asked > TURNS or (asked == TURNS and who != "human"):
             return
         if text.strip():
-            yield Row(text[:MOST_CHARS], HARMLESS, "", LATER if who == "human" else ANSWER, _named(talk))
+            yield Row(text[:MOST_CHARS], HARMLESS, "", LATER if who == "human" else ANSWER, named(talk))
 
 
-def _rank(talk: Sequence[tuple[str, str]]) -> int:
+def _rank(talk: Talk) -> int:
     return seed_of(talk[0][1])
 
 
-def _named(talk: Sequence[tuple[str, str]]) -> str:
+def named(talk: Talk) -> str:
+    """A conversation's name, by its first question."""
     return f"talk {_rank(talk)}"
 
 
@@ -258,7 +266,7 @@ def in_the_wild(paths: Sequence[Path]) -> list[Row]:
 
 def judged_answers(paths: Sequence[Path]) -> list[Row]:
     """Answers of models: abusive where people rated their harm at half or more, not so where below a fifth."""
-    rated = {row["assistant_response"]: _mean_score(row) for path in paths for row in _csv(path, comments=1)}
+    rated = {row["assistant_response"]: mean_score(row) for path in paths for row in table_of(path)}
     found = []
     for text, score in rated.items():
         if score >= 0.5:
@@ -270,7 +278,7 @@ def judged_answers(paths: Sequence[Path]) -> list[Row]:
 
 def objectives(paths: Sequence[Path]) -> list[Row]:
     """What red-teamers asked for, much of it framed as fiction or research."""
-    found = {row["objective"].strip(): None for path in paths for row in _csv(path, comments=1)}
+    found = {row["objective"].strip(): None for path in paths for row in table_of(path)}
     return [Row(text, {"harmful": True}) for text in found if text]
 
 
@@ -360,20 +368,23 @@ def _one_of(text: str, rules: Mapping[str, str]) -> str:
     return " ".join(re.sub(r"\{[^}]*\}|[()\[\]|<>;]", " ", text).split())
 
 
-def _all_of(template: str) -> list[str]:
+def every_sentence(template: str) -> list[str]:
     """Every sentence of a template whose `(a|b)` is one of."""
     parts = re.split(r"\(([^()]*)\)", template)
     return ["".join(each) for each in product(*([p] if i % 2 == 0 else p.split("|") for i, p in enumerate(parts)))]
 
 
-def _mean_score(row: Mapping[str, str]) -> float:
+def mean_score(row: Mapping[str, str]) -> float:
+    """What people rated, on average."""
     scores = [float(value) for key, value in row.items() if key.startswith("human_score") and value]
     return sum(scores) / len(scores)
 
 
-def _csv(path: Path, *, comments: int = 0) -> list[dict[str, str]]:
-    """A table below so many lines of comment."""
-    table = path.read_text("utf-8-sig").split("\n", comments)[-1]
+def table_of(path: Path) -> list[dict[str, str]]:
+    """A table below lines of comment."""
+    table = path.read_text("utf-8-sig")
+    while table.startswith("#"):
+        table = table.partition("\n")[2]
     return list(csv.DictReader(io.StringIO(table, newline="")))
 
 

