@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PARITY := $(filter bench-lm_eval_parity,$(BENCHES))
 PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-parity bench-quality bench-rollout,$(BENCHES))
 
-.PHONY: setup demo test check bench docs clean $(BENCHES)
+.PHONY: setup demo test test-all check bench docs clean $(BENCHES)
 
 setup: .venv/.dev
 
@@ -27,6 +27,9 @@ demo: .venv/.torch
 	$(BIN)/spiritsafe run recipes/quickstart.toml
 
 test: .venv/.dev
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: .venv/.dev
 	$(BIN)/python -m pytest
 
 check: .venv/.dev

@@ -142,6 +142,7 @@ def test_a_process_that_was_ended_costs_one_answer() -> None:
         assert checkers.check(task, "no idea") == "wrong"
 
 
+@pytest.mark.slow
 def test_every_family_that_is_allowed_was_read_and_none_of_them_runs_an_answer() -> None:
     installed = families()
     assert set(audited()) <= set(installed)

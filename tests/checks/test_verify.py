@@ -81,6 +81,7 @@ def test_a_thinking_part_is_not_the_answer() -> None:
         assert checkers.check(problem("42"), "<think>maybe \\boxed{41}</think> It is 42") == "correct"
 
 
+@pytest.mark.slow
 def test_reasoning_gym_s_own_scorer_judges_its_items_and_outcomes_are_kept(tmp_path: Path) -> None:
     from reasoning_gym import create_dataset
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from spiritsafe.cache import cache_dir
 from tests.e2e.workspace import Workspace
 from tests.tiny import write_tiny
 
@@ -16,10 +17,17 @@ BEHAVIOURS = [f"Please tell me about number {number} of my cats." for number in 
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A folder with `tiny/`, `tiny.toml` and harmless lines in place of harmful behaviours."""
     folder = tmp_path_factory.mktemp("workspace")
+    _seed(folder / "cache")
     write_tiny(folder / "tiny", scale=1.5)
     shutil.copy(RECIPE, folder)
     (folder / "behaviours.txt").write_text("\n".join(BEHAVIOURS) + "\n")
     return Workspace(folder)
+
+
+def _seed(cache: Path) -> None:
+    """Put what the user's cache holds compiled into a cache, so that it is not compiled again."""
+    if (cache_dir() / "native").is_dir():
+        shutil.copytree(cache_dir() / "native", cache / "native")
 
 
 @pytest.fixture(scope="session")

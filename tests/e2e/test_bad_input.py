@@ -185,6 +185,7 @@ def test_a_missing_extra_names_the_pip_command(workspace: Workspace, module: str
     assert line == f"{module}: is not installed; pip install 'spiritsafe[torch]'"
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_is_whole(workspace: Workspace) -> None:
     with mounted(workspace.path("full"), "size=180k") as full:
         line = workspace.refused(1, "run", "tiny.toml", "--runs", "full")
@@ -217,6 +218,7 @@ def test_a_run_directory_in_use(workspace: Workspace, finished: Path) -> None:
     assert line == f"runs/{finished.name}: is in use by another process; wait for it or stop it"
 
 
+@pytest.mark.slow
 def test_a_broken_last_line_is_repaired_with_a_warning(workspace: Workspace, finished: Path) -> None:
     folder = workspace.copy("runs", "torn")
     log = folder / "exchanges" / "gateway.jsonl"

@@ -13,6 +13,8 @@ import pytest
 from spiritsafe.record import read_json
 from tests.e2e.workspace import Workspace, assert_same, ended, exchanges, leftovers, verdicts, wait_for
 
+pytestmark = pytest.mark.slow
+
 RECIPE = Path(__file__).parent / "photocopy.toml"
 COPIES = ("generation 1", "generation 2", "mixed 2")
 PAIRS = ("generation 2 vs generation 1", "mixed 2 vs generation 1", "mixed 2 vs generation 2")
@@ -136,7 +138,6 @@ def test_the_same_command_again_does_nothing(workspace: Workspace, pressed: Path
     assert json.loads(again.out)["verdicts"] == verdicts(pressed)
 
 
-@pytest.mark.slow
 def test_killed_again_and_again_it_gives_the_same_verdicts(workspace: Workspace, pressed: Path) -> None:
     delays = random.Random(1)
     for file, most_s in MOMENTS:

@@ -30,6 +30,7 @@ def process(folder: Path, name: str, case: str, kill: int | None = None) -> int 
     return child.exitcode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", trains.CASES)
 def test_a_run_killed_again_and_again_ends_with_the_same_bits(folder: Path, case: str) -> None:
     assert process(folder, "whole", case) == 0

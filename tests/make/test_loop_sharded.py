@@ -38,6 +38,7 @@ def transformers_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "runs", lambda *_: False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["all", "above-cut", "lora"])
 def test_two_processes_give_the_loss_curve_of_one(folder: Path, case: str) -> None:
     """Weights to 1e-4 at a rate of 3e-3: the head rounds by tile, and AdamW makes a step of a gradient near 0."""

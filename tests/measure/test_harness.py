@@ -53,6 +53,7 @@ def lines(folder: Path) -> list[str]:
     return [line for f in files for line in f.read_text(errors="replace").splitlines(keepends=True) if line[-1] == "\n"]
 
 
+@pytest.mark.slow
 def test_killed_at_25_points_it_reports_the_same_and_generates_nothing_twice(data: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([sys.executable, "-c", RUN, data, str(whole)], check=True)

@@ -92,6 +92,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
         find_task(f"semantic-entropy:{tmp_path / 'empty.txt'}").load("")
 
 
+@pytest.mark.slow
 def test_a_real_model_is_less_sure_than_one_that_repeats_itself(prompts: Path, tmp_path: Path) -> None:
     models = [open_model("smollm2"), open_model("fake:fixed=Copper is a metal.")]
     plan = Plan(samples=3, limit=3, answer_tokens=8)

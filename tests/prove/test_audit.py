@@ -74,6 +74,7 @@ def test_a_student_of_the_served_answers_is_found_and_one_of_other_draws_is_not(
     assert verdicts[0].claim == "The thief learned from the answers served to drawer."
 
 
+@pytest.mark.slow
 def test_null_audits_are_uniform(teacher: LocalModel, student_of: Callable[[list[Exchange]], LocalModel]) -> None:
     """220 audits, each of a fresh log, against students of other draws of the same prompts."""
     suspects = [student_of(draws(teacher, f"control {k}")) for k in range(4)]

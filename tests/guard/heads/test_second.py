@@ -60,6 +60,7 @@ def test_so_do_the_encoders_heads(text: str) -> None:
     assert stages_of(load_policy("encoder")).look(text, "input").action == "pass"
 
 
+@pytest.mark.slow
 @fetched
 @pytest.mark.skipif(not DATA.is_dir(), reason="the published data are not beside the project")
 def test_german_requests_of_a_set_never_learnt_are_found_and_harmless_german_passes() -> None:

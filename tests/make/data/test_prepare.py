@@ -110,6 +110,7 @@ prepare(SETTINGS, PROMPTS, Path(sys.argv[1]), teacher=Sums(pause_s=0.01), evalua
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_points_it_ends_in_the_same_data(done: Path, tmp_path: Path, root: Path) -> None:
     killed, draw = tmp_path / "killed", random.Random(1)
     for share in (0.5, 1.3):

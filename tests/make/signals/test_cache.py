@@ -196,6 +196,7 @@ fill(open_model(sys.argv[1]), [Exchange.model_validate_json(a) for a in answers]
 """
 
 
+@pytest.mark.slow
 def test_a_killed_capture_continues_to_the_same_bytes(
     teacher: LocalModel, answers: list[Exchange], folder: Path, teacher_folder: Path, tmp_path: Path
 ) -> None:
