@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+Text = TypeVar("Text")
 
-def times_s(work: Callable[[str], object], texts: Sequence[str]) -> np.ndarray:
+
+def times_s(work: Callable[[Text], object], texts: Sequence[Text]) -> np.ndarray:
     """Wall time of each call, one after the other."""
     found = np.zeros(len(texts))
     for index, text in enumerate(texts):

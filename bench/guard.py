@@ -2,7 +2,8 @@
 
 `python -m bench.guard [--json] [--seed N]`. Data sets are read from `../shared/data` or from `SPIRITSAFE_DATA`, and
 from wheels that are downloaded once. Times are of whole looks, normalisation and patterns included, on one thread:
-`stage 1` under the policy `strict` (words, then linear heads), `stage 2` under `encoder`, of the texts that reach it.
+`stage 1` under the policy `strict` (words, then linear heads), `stage 2` under `encoder`, of the texts that reach it;
+`answers` under `heads`, XSTest's.
 Rates are of the policies `heads` (linear) and `encoder`, over
 held-out rows, with Wilson's 95 % interval (F1: bootstrap) as spread; no peer runs here.
 """
@@ -18,10 +19,13 @@ import numpy as np
 from bench._schema import Row, main, note
 from bench._times import times_s
 from spiritsafe.evidence import wilson
+from spiritsafe.guard.heads.answers_sets import LEARNT
 from spiritsafe.guard.heads.readers import Row as Text
 from spiritsafe.guard.heads.sets import SETS
 from spiritsafe.guard.policy import load_policy
 from spiritsafe.guard.stages import Stages, stages_of
+from spiritsafe.guard.turns import turns_of
+from spiritsafe.models.base import user
 from spiritsafe.models.encoder import missing
 
 DATA = os.environ.get("SPIRITSAFE_DATA", "../shared/data")
@@ -33,6 +37,7 @@ def measure(seed: int) -> Sequence[Row]:
     """Times of both stages, then rates of both policies."""
     english = [row.text for name in ("xstest", "ailuminate", "openai-moderation") for row in SETS[name].rows(DATA)]
     rows = list(_first(english))
+    rows += _answers()
     policies = ["heads"]
     if name := missing():
         note(f"{name} is not installed: stage 2 is left out")
@@ -54,6 +59,18 @@ def _first(texts: Sequence[str]) -> Iterator[Row]:
     speeds = [len(texts) / run.sum() for run in runs]
     yield _speed("stage 1, one after the other", speeds)
     yield _speed("stage 1, batched", [_batched(stages, texts) for _ in range(RUNS)])
+
+
+def _answers() -> Iterator[Row]:
+    stages = stages_of(load_policy("heads"))
+    pairs = LEARNT[0].pairs(DATA)[::10]
+    said = [[(turns_of(user(pair.question)), pair.answer)] for pair in pairs]
+    stages.look_answers(said[0])
+    runs = [times_s(stages.look_answers, said) for _ in range(RUNS)]
+    yield from _percentiles("answers, with their questions", [run * 1e3 for run in runs])
+    chars = sum(len(pair.question) + len(pair.answer) for pair in pairs)
+    speeds = [run.sum() / chars * 1e6 for run in runs]
+    yield Row("answers, with their questions", "us_per_char", median(speeds), n=RUNS, spread=(min(speeds), max(speeds)))
 
 
 def _speed(case: str, speeds: Sequence[float]) -> Row:

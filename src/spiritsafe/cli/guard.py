@@ -18,13 +18,14 @@ def check(
     policy: Annotated[str, typer.Argument(help="A shipped policy or a file.")] = "default",
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; default: the lines of stdin.")] = None,
     side: Annotated[str, typer.Option(help="Read them as input or output.")] = "input",
+    asked: Annotated[str, typer.Option(help="The question that they answer, with --side output.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """What a policy's stages find in texts; no model is asked."""
     from spiritsafe.guard.check import check_texts
 
     lines = texts or [line.rstrip("\n") for line in sys.stdin]
-    for line in check_texts(policy, lines, side, as_json=as_json):
+    for line in check_texts(policy, lines, side, as_json=as_json, asked=asked):
         typer.echo(line)
 
 

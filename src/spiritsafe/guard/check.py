@@ -7,17 +7,21 @@ from dataclasses import asdict
 from spiritsafe.errors import UsageError
 from spiritsafe.guard.policy import SIDES, Side, checking, load_policy
 from spiritsafe.guard.stages import Look, stages_of
+from spiritsafe.guard.turns import alone
 
 
-def check_texts(policy: str, texts: Sequence[str], side: str, *, as_json: bool) -> Iterator[str]:
-    """What follows for each text and why, a line or a JSON object each.
+def check_texts(policy: str, texts: Sequence[str], side: str, *, as_json: bool, asked: str = "") -> Iterator[str]:
+    """What follows for each text and why, a line or a JSON object each; answers are read with what was `asked`.
 
-    Raises `UsageError` for no such side, or one that the policy does not read.
+    Raises `UsageError` for no such side, one that the policy does not read, and a question to no answer.
     """
     read = _side(side)
     stages = stages_of(checking(load_policy(policy), read, f"--side {side}"))
+    if asked and read == "input":
+        raise UsageError("--asked", "is of answers", "--side output")
+    question = alone(asked) if asked else ()
     for text in texts:
-        look = stages.look(text, read)
+        look = stages.look_answers([(question, text)])[0] if read == "output" else stages.look(text, read)
         yield _json(look) if as_json else _line(look)
 
 

@@ -20,6 +20,7 @@ from spiritsafe.guard.policy import checking, load_policy
 from spiritsafe.guard.stages import stages_of
 from spiritsafe.guard.turns import turns_of
 from spiritsafe.models.base import Request, exchange_id, user
+from spiritsafe.models.encoder import missing
 from spiritsafe.record import Exchange, Message, Sampling
 
 OURS = Path(__file__).parents[3] / "src/spiritsafe/guard/heads/refusals.txt"
@@ -83,7 +84,7 @@ def test_a_beginning_of_an_answer_is_scored_as_an_answer_is() -> None:
     assert {look.action for look in looks} == {"pass"}
 
 
-@pytest.mark.parametrize("policy", ["heads", "strict"])
+@pytest.mark.parametrize("policy", ["heads", "strict", *([] if missing() else ["encoder"])])
 @pytest.mark.parametrize("side", ["output", "both"])
 def test_shipped_policies_with_heads_read_answers(policy: str, side: str) -> None:
     read = checking(load_policy(policy), side, "here")  # type: ignore[arg-type]

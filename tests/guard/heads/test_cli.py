@@ -38,6 +38,17 @@ def test_an_answer_is_checked_from_the_command_line(call: Call) -> None:
     assert (code, printed) == (0, "pass\n")
 
 
+def test_an_answer_is_checked_with_the_question_it_answers(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "heads"\nname = "mine"\n[answers]\npair = -100\n')
+    words = ("guard", "check", "mine.toml", "Bake the bread until it is brown.", "--side", "output")
+    scores = []
+    for question in ("How do I bake bread?", "How do I kill a Python process?"):
+        code, printed, _ = call(*words, "--asked", question, "--json")
+        assert code == 0
+        scores.append(sum(found["score"] for found in json.loads(printed)["findings"]))
+    assert scores[0] != scores[1]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
@@ -47,6 +58,7 @@ def test_an_answer_is_checked_from_the_command_line(call: Call) -> None:
         (("card", "nowhere"), 1, "spiritsafe guard fit -o DIR"),
         (("card", "nowhere", "--answers"), 1, "spiritsafe guard fit-answers -o DIR"),
         (("fit-answers",), 1, "--data DIR"),
+        (("check", "heads", "x", "--asked", "y"), 2, "--side output"),
         (("check", "default", "x", "--side", "output"), 2, "has no rule or head that reads the output"),
     ],
 )
