@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, Literal
 
 from spiritsafe.checks.values import references
@@ -24,6 +24,7 @@ from spiritsafe.prompts import Prompt
 Outcome = Literal["correct", "wrong", "error", "stopped"]
 UNSCORABLE: tuple[Outcome, ...] = ("error", "stopped")
 LIMIT_S = 5.0
+FEW = 64
 # All that the process gets of an environment. Numpy's threads would be shared with its forks; some families draw from
 # sets, whose order follows the seed of Python's hashes.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -40,7 +41,8 @@ class Checkers:
 
     def __init__(self, *, limit_s: float = LIMIT_S, workers: int = 2) -> None:
         self.limit_s, self.workers = limit_s, workers
-        self._free: SimpleQueue[_Process] = SimpleQueue()
+        # Last in, first out: who asks one question after the other needs one process alone.
+        self._free: LifoQueue[_Process] = LifoQueue()
         for _ in range(workers):
             self._free.put(_Process())
 
@@ -83,14 +85,17 @@ class Checkers:
 
 
 def outcomes(prompts: Sequence[Prompt], answers: Sequence[str], *, tick: Tick = lambda: None) -> list[Outcome]:
-    """What became of each answer's check, in order."""
+    """What became of each answer's check, in order, by processes that stay until this one ends."""
 
     def one(prompt: Prompt, answer: str) -> Outcome:
         found = checkers.check(prompt, answer)
         tick()
         return found
 
-    with Checkers() as checkers, ThreadPoolExecutor(checkers.workers) as pool:
+    checkers = _lasting()
+    # A second process takes seconds to start: it pays from some answers on.
+    workers = checkers.workers if len(answers) >= FEW else 1
+    with ThreadPoolExecutor(workers) as pool:
         return list(pool.map(one, prompts, answers))
 
 
@@ -111,7 +116,7 @@ def layers() -> tuple[str, ...]:
 
 @cache
 def _lasting() -> Checkers:
-    checkers = Checkers(workers=1)
+    checkers = Checkers()
     atexit.register(checkers.__exit__)
     return checkers
 
