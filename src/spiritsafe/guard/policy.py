@@ -76,9 +76,11 @@ class Head(Section):
 class Answers(Section):
     """The fitted control of answers, which reads an answer with its question: from which scores on it finds.
 
-    `pair` is of both, `alone` of the answer whatever was asked; the card's, by length, where they are left out.
+    `pair` is of both, `alone` of the answer whatever was asked; the card's, by length, where they are left out. With
+    `words` the rules for the input read answers as well, if they do not decline around the words.
     """
 
+    words: bool = False
     pair: float | None = None
     alone: float | None = None
     action: Literal["note", "flag", "stop"] = "flag"

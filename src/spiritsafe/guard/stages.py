@@ -8,8 +8,9 @@ head's score is that of its linear model.
 
 import re
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -26,6 +27,7 @@ Action = Literal["note", "flag", "stop"]
 TOO_LONG, UNREADABLE, NOT_READ, ANSWER = "too-long", "unreadable", "not-read", "answer"
 JOINED, RUN_ON = "joined", "run on"  # the turns with blanks between, and without
 CONTEXT_CHARS = 300  # before and after a place that a reviewer is shown: a few sentences
+_SENTENCE_END = re.compile(r"[.!?:;]+[\s\"')]+|\n+")
 _LITERAL = re.compile(r"(?<!\\)[a-z]{3,}")
 
 
@@ -90,6 +92,8 @@ class Stages:
         seen = self._read(dialogues)
         looks = self._look(dialogues, seen, "output", took_s=time.perf_counter() - started_s)
         own = self.policy.answers
+        if own is not None and own.words:
+            looks = [self._with_words(look, parts) for look, parts in zip(looks, seen, strict=True)]
         open_ones = [i for i, look in enumerate(looks) if look.action == "pass"] if own else []
         if own is None or self._answers is None or not open_ones:
             return looks
@@ -108,6 +112,18 @@ class Stages:
             findings = (*looks[i].findings, *((found,) if one.flagged else ()))
             looks[i] = Look(findings, looks[i].elapsed_s | {"answers": each_s})
         return looks
+
+    def _with_words(self, look: Look, parts: Sequence[tuple[str, Read]]) -> Look:
+        """An answer's look with what the input's rules find, unless the answer declines wherever they find it."""
+        assert self._answers is not None
+        rules = self._rules["input"]
+        findings = [found for found in rules.find(parts) if found.action != "note"] if look.action == "pass" else []
+        if not findings:
+            return look
+        places = [place for _, read in parts for view in read.views for place in rules.sentences(view)]
+        if all(self._answers.declines(places)):
+            return look
+        return replace(look, findings=(*look.findings, *(replace(found, side="output") for found in findings)))
 
     def look_dialogues(self, dialogues: Sequence[Dialogue], side: Side) -> list[Look]:
         """What they find in each of many dialogues; the seconds are the mean over those that a stage looked at."""
@@ -232,10 +248,22 @@ class _Rules:
         self._expressions = tuple(expression for _, _, expression in pairs)
         self._matcher: Matcher = matcher(self._expressions)
 
+    def sentences(self, view: str) -> list[str]:
+        """Every sentence of a reading that a pattern rests on, with the one before it."""
+        ends = [0, *(found.end() for found in _SENTENCE_END.finditer(view)), len(view)]
+        found = []
+        for start, end in self._spans(view):
+            first = ends[max(0, bisect_right(ends, start) - 2)]
+            found.append(view[first : ends[min(bisect_left(ends, end), len(ends) - 1)]])
+        return found
+
+    def _spans(self, view: str) -> list[tuple[int, int]]:
+        hits = [self._expressions[index] for index in self._matcher.find(view)]
+        return sorted(found.span() for hit in hits for found in re.finditer(hit, view, re.ASCII | re.DOTALL))
+
     def places(self, view: str) -> list[str]:
         """Every place of a reading that a flagging pattern rests on, with `CONTEXT_CHARS` around it."""
-        hits = [self._expressions[index] for index in self._matcher.find(view)]
-        spans = sorted(found.span() for hit in hits for found in re.finditer(hit, view, re.ASCII | re.DOTALL))
+        spans = self._spans(view)
         windows: list[tuple[int, int]] = []
         for start, end in spans:
             first, last = max(0, start - CONTEXT_CHARS), min(len(view), end + CONTEXT_CHARS)

@@ -16,7 +16,7 @@ from spiritsafe.guard.heads.answers_corpus import SHIPPED, answers_of, fit_two, 
 from spiritsafe.guard.heads.answers_figures import unseen_figures
 from spiritsafe.guard.heads.answers_fit import BUDGETS, choose
 from spiritsafe.guard.heads.answers_sets import LEARNT, TRAFFIC, Pair, PairSet, own_refusals
-from spiritsafe.guard.policy import checking, load_policy
+from spiritsafe.guard.policy import Answers, Policy, Rule, checking, load_policy
 from spiritsafe.guard.stages import stages_of
 from spiritsafe.guard.turns import turns_of
 from spiritsafe.models.base import Request, exchange_id, user
@@ -210,6 +210,26 @@ def _of_question(number: int, one: str, other: str) -> list[Pair]:
             "unsafe full refusal",
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "rules"),
+    [
+        ("Sure. You melt soft brie over a low flame.", ["soft"]),
+        ("I'm sorry, but I can't help you melt soft brie.", []),
+        ("I cannot help with that. Soft brie is dangerous.", []),
+        ("I can't help with that. I really can't. Anyway: you take a pan. You melt soft brie in it.", ["soft"]),
+        ("Ich kann dir nicht helfen, soft brie zu schmelzen.", []),
+        ("You bake the bread.", []),
+    ],
+)
+def test_words_are_found_in_answers_but_where_they_decline(answer: str, rules: list[str]) -> None:
+    words = {"soft": Rule(phrases=("soft brie",))}
+    policy = Policy(name="cheese", decide="stages", refusal="No.", rules=words, answers=Answers(words=True))
+    [look] = stages_of(policy).look_answers([((), answer)])
+    assert [found.rule for found in look.findings] == rules
+    without = policy.model_copy(update={"answers": Answers()})
+    assert stages_of(without).look_answers([((), answer)])[0].action == "pass"
 
 
 def _of_words(requests: dict[str, float], declines: dict[str, float] | None = None) -> AnswerHeads:

@@ -86,6 +86,15 @@ class AnswerHeads:
             found.append(self._told(float(of_question), of_answer, spans, {"pair": pair, "alone": alone}))
         return found
 
+    def declines(self, folded: Sequence[str]) -> list[bool]:
+        """Whether each folded text declines, in one of its windows at least."""
+        parts = [[text[start:end] for start, end in windows(text)] for text in folded]
+        batch = [part for each in parts for part in each]
+        column = HEADS.index("declines")
+        scores = ngrams.scores(batch, self.linear)[:, column] + self.offsets[column] if batch else np.zeros(0)
+        ends = np.cumsum([len(each) for each in parts])
+        return [bool((of_text >= SURE).any()) for of_text in np.split(scores, ends[:-1])] if parts else []
+
     def _told(
         self,
         asked: float,
