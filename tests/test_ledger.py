@@ -85,3 +85,12 @@ def test_one_estimate_makes_the_total_an_estimate() -> None:
         "estimated",
         "estimated",
     ]
+
+
+def test_a_stage_says_with_how_many_threads_it_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPIRITSAFE_THREADS", "3")
+    with metered("s", RATES) as entry:
+        pass
+    assert entry.computed["threads"] == 3
+    assert "MKL_CBWR" in entry.computed
+    assert Entry(stage="of an older version").computed == {}

@@ -14,7 +14,7 @@ import pytest
 
 from spiritsafe.errors import DataError, RunError, SpiritsafeError
 from spiritsafe.recipe import Recipe, parse_recipe
-from spiritsafe.record import append_jsonl, file_digest, write_atomic
+from spiritsafe.record import append_jsonl, file_digest, write_atomic, write_json
 from spiritsafe.run import environment, opened, outputs_of, recipe_digest, run_folder
 
 
@@ -224,3 +224,16 @@ def test_the_commit_of_an_enclosing_repository_is_not_ours(monkeypatch: pytest.M
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.setattr("spiritsafe.run.__file__", str(tmp_path / "venv" / "lib" / "spiritsafe" / "run.py"))
     assert environment()["git"] is None
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so_in_a_line(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for number in ("1", "1", "2"):
+        monkeypatch.setenv("SPIRITSAFE_THREADS", number)
+        with opened(recipe, tmp_path) as (run, warnings):
+            told.append(warnings)
+            write_json(run.path("stages", "kept.json"), {})
+    changed = "was begun with other settings: threads 1 then, 2 now; its ledger has each stage's"
+    assert told == [[], [], [f"{run.folder} {changed}"]]

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from spiritsafe.errors import RunError
+from spiritsafe.errors import DataError, RunError
 from spiritsafe.ledger import Entry
 from spiritsafe.progress import Show
 from spiritsafe.recipe import parse_recipe
-from spiritsafe.record import Verdict, append_jsonl, write_atomic
+from spiritsafe.record import Verdict, append_jsonl, verdict_file, verdicts_of, write_atomic, write_json
 from spiritsafe.run import Run, check_evidence, opened
 from spiritsafe.stage import Done, Stages
 
@@ -153,3 +153,19 @@ def test_a_record_of_an_older_form_runs_its_stage_again(work: Work) -> None:
     path.write_text(json.dumps({key: value for key, value in record.items() if key not in ("version", "seal")}))
     work.do()
     assert work.ran == ["a.txt"]
+
+
+def test_verdicts_name_each_number_of_threads_that_stages_ran_with_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = Stages(run, Show(quiet=True))
+    for name, number in (("first", "1"), ("second", "2"), ("third", "1")):
+        monkeypatch.setenv("SPIRITSAFE_THREADS", number)
+        stages.do(name, (), lambda _: Done(verdicts=[VERDICT]))
+    assert [each["threads"] for each in stages.computed()] == [1, 2]
+    held = verdict_file(stages.verdicts(), computed=stages.computed())
+    assert held["computed"] == stages.computed()
+    write_json(run.path("verdicts.json"), held)
+    assert verdicts_of(run.path("verdicts.json"), held) == (VERDICT,) * 3
+    with pytest.raises(DataError, match="was changed"):
+        verdicts_of(run.path("verdicts.json"), held | {"computed": []})

@@ -10,7 +10,7 @@ TEMPLATE = (
 )
 
 
-def write_tiny(folder: Path, *, seed: int = 0, layers: int = 4, scale: float = 0.5) -> Path:
+def write_tiny(folder: Path, *, seed: int = 0, layers: int = 4, scale: float = 0.5, width: int = 32) -> Path:
     """Write the model; `scale` is the spread of its weights: larger means more peaked answers."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -30,8 +30,8 @@ def write_tiny(folder: Path, *, seed: int = 0, layers: int = 4, scale: float = 0
     tokenizer.chat_template = TEMPLATE
     config = LlamaConfig(
         vocab_size=len(names),
-        hidden_size=32,
-        intermediate_size=64,
+        hidden_size=width,
+        intermediate_size=2 * width,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,

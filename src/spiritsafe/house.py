@@ -147,7 +147,7 @@ def write_claims(stages: Stages) -> list[Verdict]:
     from spiritsafe.report.table import verdicts_json
 
     run, verdicts = stages.run, stages.verdicts()
-    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts))
+    write_atomic(run.path("verdicts.json"), verdicts_json(verdicts, computed=stages.computed()))
     write_json(run.path("plots.json"), stages.plots())
     write_json(run.path("ledger.json"), summary([r["entry"] for r in stages.records.values()], run.recipe.ledger))
     return verdicts

@@ -13,6 +13,7 @@ from spiritsafe.measure.output import Gate, write_results
 from spiritsafe.measure.registry import available, find_task, suite_tasks
 from spiritsafe.measure.safety.cases import cases
 from spiritsafe.measure.safety.taxonomy import covers, taxonomy_verdicts
+from spiritsafe.measure.store import computed_in
 from spiritsafe.measure.task import Task
 from spiritsafe.models import open_model
 from spiritsafe.progress import Show, warn
@@ -57,6 +58,7 @@ def run_laboratory(asked: Asked, plan: Plan, gates: Sequence[Gate]) -> tuple[lis
         told=cases(found.cells),
         unanswered=found.unanswered,
         stopped=found.stopped,
+        computed=computed_in(asked.out),
     )
     if asked.every_eval:
         write_every_eval(asked.every_eval, verdicts, {t.name: plan.sampling(t) for t in tasks})

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from spiritsafe import threads
 from spiritsafe.recipe import LedgerPart
 
 RAPL = Path("/sys/class/powercap")
@@ -26,7 +27,10 @@ LEAVES_OUT = (
 
 
 class Entry(BaseModel):
-    """What one stage used: seconds, tokens, joules, US dollars; inputs and outputs by sha256."""
+    """What one stage used: seconds, tokens, joules, US dollars; inputs and outputs by sha256.
+
+    `computed` is with how many threads and which order of sums (`threads`); empty where it is not known.
+    """
 
     stage: str
     wall_s: float = 0.0
@@ -38,6 +42,7 @@ class Entry(BaseModel):
     usd: float = 0.0
     inputs: dict[str, str] = {}
     outputs: dict[str, str] = {}
+    computed: dict[str, Any] = {}
 
     def count(self, *, tokens_in: int = 0, tokens_out: int = 0) -> None:
         """Add tokens read and written by a model in this stage."""
@@ -51,6 +56,7 @@ def metered(stage: str, rates: LedgerPart) -> Iterator[Entry]:
     entry = Entry(stage=stage)
     started, cpu, meter = time.perf_counter(), _cpu_s(), _read_joules()
     yield entry
+    entry.computed = threads.computed()
     entry.wall_s, entry.cpu_s = time.perf_counter() - started, _cpu_s() - cpu
     after = _read_joules()
     if meter is not None and after is not None and after >= meter:

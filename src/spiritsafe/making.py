@@ -226,7 +226,7 @@ def _describe(work: "Work", verdicts: Sequence[Verdict]) -> None:
     from spiritsafe.report.table import verdicts_json
 
     settings, records = work.settings, work.stages.records
-    write_atomic(work.path("verdicts.json"), verdicts_json(verdicts))
+    write_atomic(work.path("verdicts.json"), verdicts_json(verdicts, computed=work.stages.computed()))
     write_json(work.path("ledger.json"), summary([r["entry"] for r in records.values()], settings.ledger))
     notes, kept = records["student"]["notes"], work.path("exchanges", "kept.jsonl")
     data: dict[str, str | int] = {"prompts": settings.prompts, "prompts learned from": len(work.prompts("train"))}

@@ -14,7 +14,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -273,10 +273,16 @@ def read_json(path: Path) -> Any:
         raise DataError(str(path), f"is not JSON ({error})", "delete it and run again") from None
 
 
-def verdict_file(verdicts: Iterable[Verdict], *, stopped: str = "") -> dict[str, Any]:
-    """What a `verdicts.json` holds; `stopped` is what ended a measurement that is not whole."""
+def verdict_file(
+    verdicts: Iterable[Verdict], *, stopped: str = "", computed: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """What a `verdicts.json` holds; `stopped` is what ended a measurement that is not whole.
+
+    `computed` is with what the processes behind it computed, each once (`threads.computed`).
+    """
     held = [verdict.model_dump(mode="json") for verdict in verdicts]
     whole = {"version": VERDICT_VERSION, "verdicts": held} | ({"stopped": stopped} if stopped else {})
+    whole |= {"computed": list(computed)} if computed else {}
     return whole | {"digest": digest_of(whole)}
 
 

@@ -21,6 +21,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Generic
 
+from spiritsafe import threads
 from spiritsafe.errors import RunError, writing
 from spiritsafe.recipe import AnyRecipe, R, differing_keys
 from spiritsafe.record import Verdict, digest_of, file_digest, read_json, repair_jsonl, write_json
@@ -77,8 +78,9 @@ def opened(
         raise RunError(str(folder), "is in use by another process", "wait for it or stop it") from None
     try:
         run = Run(folder, recipe, recipe_digest(recipe))
-        _claim(run, option)
-        warnings = [w for w in map(repair_jsonl, sorted(folder.rglob("*.jsonl"))) if w]
+        changed = _claim(run, option)
+        warnings = [changed] if changed else []
+        warnings += [w for w in map(repair_jsonl, sorted(folder.rglob("*.jsonl"))) if w]
         for leftover in list(folder.rglob(".*.tmp")):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield run, warnings
@@ -151,7 +153,8 @@ def outputs_of(run: Run[Any], files: Sequence[Path]) -> dict[str, str]:
     return {str(f.relative_to(run.folder)): file_digest(f) for f in flat}
 
 
-def _claim(run: Run[Any], option: str) -> None:
+def _claim(run: Run[Any], option: str) -> str:
+    """Make the directory this recipe's; what is another now than when it began, in a line."""
     path = run.path("recipe.json")
     new = run.recipe.model_dump(mode="json")
     if path.exists():
@@ -159,9 +162,17 @@ def _claim(run: Run[Any], option: str) -> None:
         if old["digest"] != run.digest:
             keys = ", ".join(differing_keys(old["recipe"], new)) or "(the recipe's form)"
             raise RunError(str(run.folder), f"belongs to another recipe; these keys differ: {keys}", f"use {option}")
-        return
+        return _changed(run)
     write_json(path, {"digest": run.digest, "recipe": new})
     write_json(run.path("environment.json"), environment(run.recipe.run.seed))
+    return ""
+
+
+def _changed(run: Run[Any]) -> str:
+    path = run.path("environment.json")
+    before = read_json(path).get("computed", {}) if path.is_file() else {}
+    changed = threads.difference(before, threads.computed())
+    return f"{run.folder} was begun with other settings: {changed}; its ledger has each stage's" if changed else ""
 
 
 def environment(seed: int | None = None) -> dict[str, Any]:
@@ -172,6 +183,7 @@ def environment(seed: int | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _cpu(),
         "cores": cores(),
+        "computed": threads.computed(),
         "packages": {d.metadata["Name"]: d.version for d in sorted(distributions(), key=lambda d: d.metadata["Name"])},
         "git": _git(),
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

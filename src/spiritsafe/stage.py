@@ -63,6 +63,11 @@ class Stages:
         """All verdicts so far, in the order of the stages."""
         return [Verdict.model_validate(v) for record in self.records.values() for v in record["verdicts"]]
 
+    def computed(self) -> list[dict[str, Any]]:
+        """With what the stages were computed (`threads.computed`), each once."""
+        found = [record["entry"].get("computed", {}) for record in self.records.values()]
+        return [each for i, each in enumerate(found) if each and each not in found[:i]]
+
     def plots(self) -> dict[str, Any]:
         """All plot data so far."""
         return {name: data for record in self.records.values() for name, data in record["plots"].items()}

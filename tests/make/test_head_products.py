@@ -90,3 +90,22 @@ def test_a_rare_tokens_row_is_kept_and_draws_add_up_to_the_whole() -> None:
     assert error(found_VD[rare], wanted_VD[rare]) < 3e-3
     each_R = (found_VD[rare] - wanted_VD[rare]).norm(dim=1) / wanted_VD[rare].norm(dim=1)
     assert each_R.max() < 0.02
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "text"])
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=str)
+def test_loss_and_gradients_have_the_same_bits_on_any_number_of_threads(objective: Objective, kind: str) -> None:
+    case = Case(2.0)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3, 5):
+            torch.set_num_threads(threads)
+            signals: dict[str, TeacherSignal | None] = {"dense": case.dense, "sparse": case.sparse, "text": None}
+            chosen = TEXT if kind == "text" else objective
+            loss = head_loss(case.hidden_ND, case.head_VD, case.tokens_N, chosen, signal=signals[kind]).total
+            found.append((loss.detach(), *torch.autograd.grad(loss, [case.hidden_ND, case.head_VD])))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))

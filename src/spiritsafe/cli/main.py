@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from spiritsafe import threads
 from spiritsafe.cli.shared import app
 from spiritsafe.errors import SpiritsafeError, missing_module, printable
 
@@ -11,6 +12,7 @@ from spiritsafe.errors import SpiritsafeError, missing_module, printable
 def main() -> None:
     """Entry point: errors become one line on stderr and an exit code."""
     try:
+        threads.number()
         app(standalone_mode=True)
     except SpiritsafeError as error:
         typer.echo(printable(f"error: {error}"), err=True)

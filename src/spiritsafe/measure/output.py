@@ -4,7 +4,7 @@ import csv
 import io
 import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,15 @@ def write_results(
     told: Sequence[dict[str, Any]] = (),
     unanswered: Sequence[dict[str, str]] = (),
     stopped: str = "",
+    computed: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write verdicts.json, table.csv, junit.xml with one test case for each gate, and what else there is.
 
     control.json holds what the risk control's stages settled and took; times differ from run to run. cases.json
     holds what is `told` of single prompts, masked. `stopped` is the budget that ended the measurement: no gate is
-    judged then, and junit.xml holds the one failure that it is not whole.
+    judged then, and junit.xml holds the one failure that it is not whole. `computed`: see `verdict_file`.
     """
-    write_json(folder / "verdicts.json", verdict_file(verdicts, stopped=stopped))
+    write_json(folder / "verdicts.json", verdict_file(verdicts, stopped=stopped, computed=computed))
     write_atomic(folder / "table.csv", _csv(verdicts))
     write_atomic(folder / "junit.xml", _unfinished(stopped) if stopped else _junit(verdicts, gates))
     if stages:

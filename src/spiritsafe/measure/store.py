@@ -9,17 +9,28 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from spiritsafe import threads
 from spiritsafe.errors import EndpointError, ModelError, RunError, writing
 from spiritsafe.models.base import Model, OnExchange, OnText, Request, Scores, exchange_id, told
 from spiritsafe.models.budget import Meter, is_free
 from spiritsafe.models.endpoint import EndpointModel
 from spiritsafe.models.many import answer_all
 from spiritsafe.progress import Tick
-from spiritsafe.record import Exchange, Record, append_jsonl, digest_of, read_jsonl, repair_jsonl
+from spiritsafe.record import (
+    Exchange,
+    Record,
+    append_jsonl,
+    digest_of,
+    read_json,
+    read_jsonl,
+    repair_jsonl,
+    write_json,
+)
 
 CHUNK = 64
+COMPUTED = "computed.json"
 # So many requests in a row without an answer: the server is down, not the requests.
 SILENT = 20
 
@@ -30,17 +41,36 @@ class BudgetSpent(RunError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[list[str]]:
-    """Hold a folder against a second process; yields warnings of what a killed one left and was mended."""
+    """Hold a folder against a second process; yields warnings: what a killed one left and was mended,
+    and what the answers that are there were computed with, if it is not what this process computes with.
+    """
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield [w for w in map(repair_jsonl, sorted(folder.rglob("*.jsonl"))) if w]
+        yield [w for w in (*map(repair_jsonl, sorted(folder.rglob("*.jsonl"))), _also_computed(folder)) if w]
     except BlockingIOError:
         raise RunError(str(folder), "is in use by another process", "wait for it or stop it") from None
     finally:
         lock.close()
+
+
+def computed_in(folder: Path) -> list[dict[str, Any]]:
+    """With what the processes that measured in a folder computed (`threads.computed`), each once."""
+    path = folder / COMPUTED
+    return list(read_json(path)["computed"]) if path.is_file() else []
+
+
+def _also_computed(folder: Path) -> str:
+    """Note what this process computes with; how it differs from the process before, in a line."""
+    before, now = computed_in(folder), threads.computed()
+    if now in before:
+        return ""
+    write_json(folder / COMPUTED, {"version": 1, "computed": [*before, now]})
+    changed = threads.difference(before[-1], now) if before else ""
+    what = f"answers in {folder} were computed with other settings: {changed}; verdicts.json names all"
+    return what if changed else ""
 
 
 Failed = dict[str, Exchange]

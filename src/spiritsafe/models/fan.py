@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from spiritsafe import threads
 from spiritsafe.errors import MissingExtra, ModelError, SpiritsafeError
 from spiritsafe.models import open_model
 from spiritsafe.models.base import Request
@@ -209,7 +210,8 @@ def _init(cluster: str) -> None:
     quiet = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
     ray = _ray()
     try:
-        ray.init(address=cluster or None, configure_logging=True, **quiet)
+        with threads.unset_for_children():  # an actor has one processor
+            ray.init(address=cluster or None, configure_logging=True, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(cluster or "ray", f"cannot be joined ({first})", "ray start --head starts one") from None

@@ -1,7 +1,8 @@
 """The verdicts for a terminal (a table of at least 100 columns) and for a program (JSON)."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -36,9 +37,9 @@ def natural_width(table: Table) -> int:
     return Measurement.get(console, console.options, table).maximum
 
 
-def verdicts_json(verdicts: Sequence[Verdict]) -> str:
-    """The verdicts as `verdicts.json` holds them."""
-    return json.dumps(verdict_file(verdicts), indent=1, ensure_ascii=False) + "\n"
+def verdicts_json(verdicts: Sequence[Verdict], *, computed: Sequence[Mapping[str, Any]] = ()) -> str:
+    """The verdicts as `verdicts.json` holds them; see `verdict_file`."""
+    return json.dumps(verdict_file(verdicts, computed=computed), indent=1, ensure_ascii=False) + "\n"
 
 
 def _add_room(table: Table, room: str, verdicts: Sequence[Verdict]) -> None:

@@ -3,8 +3,6 @@
 // A tile lies as [V x M] (M tokens side by side). V is cut into blocks of VB rows, shared out over threads;
 // products are torch's own brgemm (AMX, AVX-512 or AVX2 by what the processor has), accumulated in float32. A
 // processor without bf16 products has none there: inputs of bf16 are widened, block by block.
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "../../vectors.h"
+#include "parts.h"
 
 namespace c10 {
 struct BFloat16;
@@ -178,34 +177,35 @@ struct Rows {
   }
 };
 
-// dhead (V x D) += g (V x M) hidden and own (M x D, one a thread) += g' head over the rows listed, in T. Rows
+// dhead (V x D) += g (V x M) hidden and own (M x D, one a part) += g' head over the rows listed, in T. Rows
 // of zeros fill the last block: a product is compiled for each shape.
 template <class T, class S>
 void products(const float* g, const std::vector<int32_t>& rows, const S* hidden, const S* head, int64_t m, int64_t d,
               float* dhead, std::vector<std::vector<float>>& each) {
   std::vector<T> factor(m * d);
   gather(hidden, nullptr, m, d, factor.data());
+  const Parts parts(rows.size(), VB);
 #pragma omp parallel
   {
-    auto& own = each[omp_get_thread_num()];
     std::vector<float> part(VB * m), found(VB * d);
     std::vector<T> left(VB * m), block(VB * d);
 #pragma omp for schedule(static)
-    for (int64_t at = 0; at < (int64_t)rows.size(); at += VB) {
-      const int32_t* list = rows.data() + at;
-      const int64_t n = std::min<int64_t>(VB, rows.size() - at);
-      for (int64_t i = 0; i < n; i++) std::copy_n(g + list[i] * m, m, part.data() + i * m);
-      std::fill(part.begin() + n * m, part.end(), 0.0f);
-      if (dhead) {
-        for (int64_t i = 0; i < VB * m; i += kLanes) narrow(load(part.data() + i), left.data() + i);
-        multiply(VB, d, m, m, d, d, false, left.data(), factor.data(), found.data());
-        for (int64_t i = 0; i < n; i++)
-          for (int64_t c = 0; c < d; c++) dhead[list[i] * d + c] += found[i * d + c];
+    for (int64_t number = 0; number < parts.num; number++)
+      for (int64_t at = parts.begin(number); at < parts.begin(number + 1); at += VB) {
+        const int32_t* list = rows.data() + at;
+        const int64_t n = std::min<int64_t>(VB, rows.size() - at);
+        for (int64_t i = 0; i < n; i++) std::copy_n(g + list[i] * m, m, part.data() + i * m);
+        std::fill(part.begin() + n * m, part.end(), 0.0f);
+        if (dhead) {
+          for (int64_t i = 0; i < VB * m; i += kLanes) narrow(load(part.data() + i), left.data() + i);
+          multiply(VB, d, m, m, d, d, false, left.data(), factor.data(), found.data());
+          for (int64_t i = 0; i < n; i++)
+            for (int64_t c = 0; c < d; c++) dhead[list[i] * d + c] += found[i * d + c];
+        }
+        gather(head, list, n, d, block.data());
+        turn(part.data(), m, left.data());
+        multiply(m, d, VB, VB, d, d, true, left.data(), block.data(), each[number].data());
       }
-      gather(head, list, n, d, block.data());
-      turn(part.data(), m, left.data());
-      multiply(m, d, VB, VB, d, d, true, left.data(), block.data(), own.data());
-    }
     at::native::cpublas::brgemm_release(true);
   }
 }
@@ -214,11 +214,12 @@ void products(const float* g, const std::vector<int32_t>& rows, const S* hidden,
 template <class S>
 void gradients(const float* g, const Rows& rows, const S* hidden, const S* head, int64_t m, int64_t d, float* dhead,
                float* dhidden) {
-  std::vector<std::vector<float>> each(omp_get_max_threads(), std::vector<float>(m * d, 0.0f));
+  const int64_t most = std::max(Parts(rows.half.size(), VB).num, Parts(rows.whole.size(), VB).num);
+  std::vector<std::vector<float>> each(most, std::vector<float>(m * d, 0.0f));
   if (!rows.half.empty()) products<bf16>(g, rows.half, hidden, head, m, d, dhead, each);
   if (!rows.whole.empty()) products<float>(g, rows.whole, hidden, head, m, d, dhead, each);
   std::fill(dhidden, dhidden + m * d, 0.0f);
-  for (const auto& own : each)  // in the threads' order: equal runs give equal bits
+  for (const auto& own : each)  // in the parts' order: equal inputs give equal bits
     for (size_t i = 0; i < own.size(); i++) dhidden[i] += own[i];
 }
 }  // namespace

@@ -3,14 +3,13 @@
 // A tile lies as [V x M] (M tokens side by side), so that every pass over it is vertical: sums over the
 // vocabulary need no horizontal step, and `kLanes` tokens share one vector. V is cut into blocks of VB rows, shared
 // out over threads. `squares` (V) are the sums of squares of the gradient's rows.
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
 #include "../../vectors.h"
+#include "parts.h"
 
 namespace {
 constexpr int VB = 128;  // vocabulary rows of a block
@@ -75,7 +74,7 @@ inline void measure(const float* g, int64_t rows, int64_t m, float* squares) {
 
 enum Kind { FORWARD, REVERSE, JSD, SKEW, TV };
 
-// What one thread adds up for each token of the tile.
+// What one part adds up for each token of the tile.
 struct Totals {
   std::vector<float> loss, mean;
   explicit Totals(int64_t m) : loss(m, 0.0f), mean(m, 0.0f) {}
@@ -134,7 +133,8 @@ void dense(int64_t m, int64_t v, int kind, float scale, float beta, const float*
            float* squares) {
   std::fill(loss, loss + m, 0.0f);
   std::vector<float> mean(m, 0.0f);
-  std::vector<Totals> each(omp_get_max_threads(), Totals(m));
+  const Parts parts(v, VB);
+  std::vector<Totals> each(parts.num, Totals(m));
   const bool forward = kind == FORWARD;
   const float share = (1 - text) * scale;
   const auto finish = [&](int64_t at, int64_t end) {  // the derivatives by the probabilities -> by the logits
@@ -152,11 +152,12 @@ void dense(int64_t m, int64_t v, int kind, float scale, float beta, const float*
     measure(t + at * m, end - at, m, squares + at);
   };
 #pragma omp parallel for schedule(static)
-  for (int64_t at = 0; at < v; at += VB) {
-    const int64_t end = std::min(v, at + VB);
-    derive(kind, s + at * m, t + at * m, end - at, m, scale, beta, ls, lt, each[omp_get_thread_num()]);
-    if (forward) finish(at, end);
-  }
+  for (int64_t part = 0; part < parts.num; part++)
+    for (int64_t at = parts.begin(part); at < parts.begin(part + 1); at += VB) {
+      const int64_t end = std::min(v, at + VB);
+      derive(kind, s + at * m, t + at * m, end - at, m, scale, beta, ls, lt, each[part]);
+      if (forward) finish(at, end);
+    }
   for (const auto& own : each)
     for (int64_t j = 0; j < m; j++) loss[j] += own.loss[j], mean[j] += own.mean[j];
   for (int64_t j = 0; j < m; j++)
@@ -192,10 +193,12 @@ void sparse(int64_t m, int64_t v, float scale, float* s, const float* tail, cons
 extern "C" {
 void head_sums(const float* tile, int64_t m, int64_t v, float scale, float* out) {
   Sums total(m);
-  std::vector<Sums> each(omp_get_max_threads(), Sums(m));
+  const Parts parts(v, VB);
+  std::vector<Sums> each(parts.num, Sums(m));
 #pragma omp parallel for schedule(static)
-  for (int64_t at = 0; at < v; at += VB)
-    each[omp_get_thread_num()].add(tile + at * m, std::min<int64_t>(VB, v - at), m, scale);
+  for (int64_t part = 0; part < parts.num; part++)
+    for (int64_t at = parts.begin(part); at < parts.begin(part + 1); at += VB)
+      each[part].add(tile + at * m, std::min<int64_t>(VB, v - at), m, scale);
   for (const auto& own : each) total.add(own);
   total.write(out);
 }
