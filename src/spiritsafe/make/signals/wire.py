@@ -89,11 +89,12 @@ def said_of(identity: str, positions: Sequence[Position], tokens: TokenMap, wher
     rows: list[tuple[tuple[int, float], ...]] = []
     mass = unmapped = 0.0
     for number, position in enumerate(positions):
-        total = checked_mass(position, number, where)
+        # First of all: a token under another's name would be counted twice, and the sum be blamed.
         chosen = tokens.id_of(position.token)
         if chosen is None:
             what = f"token {number} of an answer, {_shown(position.token)}, is no single token of the student's"
             raise EndpointError(where, what, "does the student have the teacher's tokenizer?")
+        total = checked_mass(position, number, where)
         found: dict[int, float] = {}
         for candidate, logprob in position.candidates:
             id_ = chosen if candidate == position.token else tokens.id_of(candidate)
