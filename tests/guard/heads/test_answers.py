@@ -44,7 +44,7 @@ def test_windows_are_those_that_heads_read(text: str) -> None:
 
 
 def test_what_declines_tells_less_and_what_did_harm_tells_more() -> None:
-    plain, declining, harmful = told_of(np.array([[0.5, 0.0, -1.0], [0.5, 0.0, 1.0], [0.5, 1.0, -1.0]]))
+    plain, declining, harmful = told_of(np.array([[0.5, 0.0, -1.0, 0.0], [0.5, 0.0, 1.0, 0.0], [0.5, 1.0, -1.0, 0.0]]))
     assert declining < plain - 5
     assert plain < harmful
 
@@ -174,7 +174,7 @@ def test_what_a_writer_says_is_scored_by_heads_that_never_read_that_writer() -> 
 
 
 def _about_cheese(num: int):  # type: ignore[no-untyped-def]
-    return answers_of([_cheese(num)], "", {SHIPPED: (np.zeros(ngrams.WIDTH), 0.0)})
+    return answers_of([_cheese(num)], "", {SHIPPED: ((np.zeros(ngrams.WIDTH), 0.0),) * 2})
 
 
 def _cheese(num: int) -> PairSet:
@@ -234,12 +234,12 @@ def test_words_are_found_in_answers_but_where_they_decline(answer: str, rules: l
 
 def _of_words(requests: dict[str, float], declines: dict[str, float] | None = None) -> AnswerHeads:
     """Heads that know a few words: what they ask for, and what declines."""
-    weights = np.zeros((ngrams.WIDTH, 3), np.float32)
+    weights = np.zeros((ngrams.WIDTH, 4), np.float32)
     for column, words in ((0, requests), (2, declines or {})):
         for word, weight in words.items():
             weights[ngrams.buckets(word)[0], column] = weight
     limits = {"pair": (0.0,) * 3, "alone": (0.0,) * 3}
-    return AnswerHeads(ngrams.packed(weights), np.zeros(3, np.float32), limits, {}, "")
+    return AnswerHeads(ngrams.packed(weights), np.zeros(4, np.float32), limits, {}, "")
 
 
 def _said(question: str, answer: str) -> Said:

@@ -1,12 +1,12 @@
 """The fitted control of answers as it is used: a question and an answer in, what the answer gives away out.
 
-    asked    how much the question is like a request for harm: its highest reading, window or piece
+    asked    how much the question is like a request for harm, or an attack: its highest reading, window or piece
     told     of each window of the answer: is like such a request + HARM * is like answers that did harm
              - a penalty if it declines; the highest window counts, so a refusal at the beginning hides nothing
     flagged  asked + told reaches the limit `pair`, or told reaches `alone`, whatever was asked
 
 A beginning of an answer is scored as an answer is. Limits are by the number of windows. The folder holds
-`answers.npz` (weights of three heads over the n-grams of `ngrams`) and its card; it needs no other heads.
+`answers.npz` (weights of four heads over the n-grams of `ngrams`) and its card; it needs no other heads.
 """
 
 import io
@@ -28,7 +28,8 @@ from spiritsafe.record import bytes_digest, read_json
 
 WEIGHTS, CARD = "answers.npz", "answers.json"
 VERSION = 1
-HEADS = ("requests", "harms", "declines")
+ATTACK = 0.9  # the limit of `injection` lies about so far above that of `harmful`
+HEADS = ("requests", "harms", "declines", "attacks")
 COUNTS = (1, 4, 7)  # windows from which on a limit holds: about 1,500 and 2,700 characters
 HARM = 0.5  # answers that did harm are few and of few kinds; requests are many
 # A refusal costs its score what nothing makes up for; at -0.1 the head is not yet sure of one, and little is taken off.
@@ -60,7 +61,7 @@ class Said:
 
 @dataclass(frozen=True)
 class AnswerHeads:
-    """Three linear heads (`HEADS`) and the limits `pair` and `alone`, each for the numbers of windows in `COUNTS`."""
+    """Linear heads (`HEADS`) and the limits `pair` and `alone`, each for the numbers of windows in `COUNTS`."""
 
     linear: ngrams.Weights
     offsets: NDArray[np.float32]
@@ -80,10 +81,10 @@ class AnswerHeads:
         scores = ngrams.scores(batch, self.linear) + self.offsets if batch else np.zeros((0, len(HEADS)))
         found = []
         for count, spans in read:
-            of_question = scores[:count, 0].max(initial=-np.inf)
+            of_question = asked_of(scores[:count, 0], scores[:count, 3])
             of_answer = told_of(scores[count : count + len(spans)])
             scores = scores[count + len(spans) :]
-            found.append(self._told(float(of_question), of_answer, spans, {"pair": pair, "alone": alone}))
+            found.append(self._told(of_question, of_answer, spans, {"pair": pair, "alone": alone}))
         return found
 
     def declines(self, folded: Sequence[str]) -> list[bool]:
@@ -118,9 +119,14 @@ class AnswerHeads:
         return Told(score, limit, place(text, fold, span))
 
 
+def asked_of(requests_P: NDArray[Any], attacks_P: NDArray[Any]) -> float:
+    """What a question asks for, from the scores of its parts as a request and as an attack."""
+    return float(max(requests_P.max(initial=-np.inf), attacks_P.max(initial=-np.inf) - ATTACK))
+
+
 def told_of(scores_WH: NDArray[Any]) -> Array:
     """What each window tells (W), from its scores by each of `HEADS`."""
-    requests, harms, declines = np.asarray(scores_WH, float).T
+    requests, harms, declines = np.asarray(scores_WH, float)[:, :3].T
     return np.asarray(requests + HARM * harms - np.logaddexp(0.0, STEEP * (declines - SURE)))
 
 

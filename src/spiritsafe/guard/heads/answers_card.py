@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from spiritsafe.guard.heads.answers import COUNTS, HARM
+from spiritsafe.guard.heads.answers import ATTACK, COUNTS, HARM
 from spiritsafe.guard.heads.card import WIDTH
 
 HOW = (
     "The answer is read in windows of 160 tokens, each half in the last. A window tells how much it is like a request "
     f"for harm (the head `harmful`), plus {HARM} times how much it is like answers that did harm, less a penalty where "
-    "it declines; the highest window counts. With the question's score by `harmful` added it flags at `pair`; by "
+    "it declines; the highest window counts. With the question's score by `harmful` (or by `injection`, less "
+    f"{ATTACK}) added it flags at `pair`; by "
     "itself, whatever was asked, at `alone`. A question is all turns since the model's last answer. The three limits "
     f"are of answers of up to {COUNTS[1] - 1} windows, of up to {COUNTS[2] - 1}, and of more. The beginning of an "
     "answer is scored like an answer. The form of the sum was chosen with XSTest's figures below in sight; the heads "
@@ -28,13 +29,15 @@ IN_USE = (
     "read."
 )
 CANNOT = (
-    "It finds about two of three harmful answers to plain requests and half of those that attacks drew: it is a second "
-    "net, never the only one. Whoever knows it gets past: a model that answers in a cipher, in another language or in "
-    "images of words, that strikes out letters, wraps harm in pages of harmless text, or answers in steps over several "
-    "turns, each harmless; every answer is read by itself. What is harmless and of the same subject (a history of a "
-    "poison, advice to victims) is flagged most, after questions that sound harmful above all. Labels are of English "
-    "answers of models of 2023; of other languages it knows what the request heads know, and refusals of ours. Not "
-    "read: what a model thinks aside, calls of tools, and what is true or false."
+    "It finds three of five harmful answers to plain requests, less than half of those that attacks drew, and a "
+    "fifth to two fifths of those that people rated as harmful: it is a second net, never the only one. Whoever "
+    "knows it gets past: a model that answers in a cipher with a key, in another language or in images of words, "
+    "that strikes out letters, begins each stretch with a refusal, wraps harm in pages of harmless text, or "
+    "answers in steps over several turns, each harmless; every answer is read by itself. What is harmless and of "
+    "the same subject (a history of a poison, advice to victims) is flagged most, after questions that sound "
+    "harmful above all. Labels are of English answers of models of 2023; of other languages it knows what the "
+    "request heads know, and refusals of ours. Not read: what a model thinks aside, calls of tools, and what is "
+    "true or false. The policy `encoder` has no other control of answers than `heads`."
 )
 
 

@@ -1,7 +1,7 @@
 """Labelled answers side by side, as the control of answers sees them, and heads fitted to some of them.
 
 A row is scored by heads that saw neither its question nor anything its writer wrote (XSTest), nor anything of its set
-or relations (the others). So is its question, by the head `harmful` without its fold.
+or relations (the others). So is its question, by request heads without its fold.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spiritsafe.guard.heads import ngrams
-from spiritsafe.guard.heads.answers import question_parts, told_of
+from spiritsafe.guard.heads.answers import asked_of, question_parts, told_of
 from spiritsafe.guard.heads.answers_sets import Pair, PairSet
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.dual import separated
@@ -23,6 +23,7 @@ from spiritsafe.guard.normal import fold, normalise
 
 Say = Callable[[str], None]
 Linear = tuple[Array, float]
+Asking = tuple[Linear, Linear]  # the heads `harmful` and `injection`
 PARTS = 5  # of the questions of a set by several writers
 SHIPPED = -1  # in place of a fold's number: a head that may have seen all
 
@@ -31,7 +32,7 @@ SHIPPED = -1  # in place of a fold's number: a head that may have seen all
 class Answers:
     """Pairs (N) of named sets; `windows` (V, WIDTH) has a row for each window of an answer, `of_window` says of which.
 
-    `asked` (N) and `requests` (V) are scores of questions and windows by a head `harmful` that did not see them.
+    `asked` (N) and `requests` (V) are scores of questions and windows by request heads that did not see them.
     """
 
     pairs: tuple[Pair, ...]
@@ -63,7 +64,7 @@ class Answers:
         return found
 
 
-def answers_of(sets: Sequence[PairSet], data: str, asking: Mapping[int, Linear]) -> Answers:
+def answers_of(sets: Sequence[PairSet], data: str, asking: Mapping[int, Asking]) -> Answers:
     """All pairs of the sets, with scores by the request heads of their folds (`asking`). Raises `DataError`."""
     named = [(each, pair) for each in sets for pair in each.pairs(data) if pair.answer.strip()]
     texts = [fold(normalise(pair.answer)) for _, pair in named]
@@ -74,11 +75,11 @@ def answers_of(sets: Sequence[PairSet], data: str, asking: Mapping[int, Linear])
     asked = np.full(len(named), -9.0)  # of a row without a question: below every limit
     requests = np.zeros(len(of_window))
     for number in np.unique(folds):
-        weights, offset = asking[int(number)]
+        (weights, offset), _ = asking[int(number)]
         mine = folds[of_window] == number
         requests[mine] = windows[mine] @ weights + offset
         for i in (i for i in np.flatnonzero(folds == number) if named[i][1].question.strip()):
-            asked[i] = _highest(named[i][1].question, weights) + offset
+            asked[i] = _asked(named[i][1].question, asking[int(number)])
     source = np.array([each.name for each, _ in named])
     return Answers(tuple(pair for _, pair in named), source, windows, of_window, asked, requests)
 
@@ -88,14 +89,17 @@ def fold_of(each: PairSet) -> int:
     return next((number for number, names in enumerate(FOLDS) if each.asked_in in names), SHIPPED)
 
 
-def request_heads(corpus: Corpus, folds: Sequence[int], say: Say) -> dict[int, Linear]:
-    """The head `harmful` without each of some folds."""
-    rows = corpus.learnt & (corpus.says("harmful") >= 0)
+def request_heads(corpus: Corpus, folds: Sequence[int], say: Say) -> dict[int, Asking]:
+    """The heads of requests and of attacks without each of some folds."""
     idf = rarity(corpus, corpus.learnt)
     found = {}
     for number in folds:
-        say(f"fitting harmful without fold {number}")
-        found[number] = fit_linear(corpus, "harmful", rows & (corpus.parts != number), idf)
+        say(f"fitting harmful and injection without fold {number}")
+        rows = corpus.learnt & (corpus.parts != number)
+        harmful, injection = (
+            fit_linear(corpus, head, rows & (corpus.says(head) >= 0), idf) for head in ("harmful", "injection")
+        )
+        found[number] = harmful, injection
     return found
 
 
@@ -163,10 +167,12 @@ def _row_weights(answers: Answers, rows: Bools, says: Ints) -> Array:
     return weights
 
 
-def _highest(question: str, weights: Array) -> float:
+def _asked(question: str, asking: Asking) -> float:
     folded = fold(normalise(question))
     found = [window for part in question_parts(question, [folded]) for window in ngrams.buckets(part)]
-    return float((_matrix(found) @ weights).max())
+    parts = _matrix(found)
+    requests, attacks = (parts @ weights + offset for weights, offset in asking)
+    return asked_of(requests, attacks)
 
 
 def _matrix(found: Sequence[NDArray[np.int32]]) -> Any:

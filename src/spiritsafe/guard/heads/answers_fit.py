@@ -18,6 +18,7 @@ from spiritsafe.guard.heads.answers import CARD, COUNTS, HEADS, VERSION, WEIGHTS
 from spiritsafe.guard.heads.answers_corpus import (
     SHIPPED,
     Answers,
+    Asking,
     Linear,
     Say,
     answers_of,
@@ -52,7 +53,7 @@ def fit_answers(data: str, heads: str, out: Path, *, seed: int, say: Say) -> Map
     answers = answers_of([*LEARNT, TRAFFIC], data, asking)
     learnt = answers.source != TRAFFIC.name
     say(f"{int(learnt.sum()):,} answers to learn from, {int((~learnt).sum()):,} of real traffic")
-    raw = _packed(asking[SHIPPED], *fit_two(answers, learnt))
+    raw = _packed(asking[SHIPPED][0], *fit_two(answers, learnt), asking[SHIPPED][1])
     told = never_seen(answers, LEARNT, say)
     told = np.where(learnt, told, _told_by(answers, raw))
     calibrating = ~learnt & is_first_half(answers)
@@ -106,9 +107,13 @@ def _lowest(scores: Array, budget: float) -> float:
     return float(np.floor(order[int(budget * len(order))] / STEP + 1) * STEP)
 
 
-def _of_folder(heads: str) -> Linear:
+def _of_folder(heads: str) -> Asking:
+    return _head_of(heads, "harmful"), _head_of(heads, "injection")
+
+
+def _head_of(heads: str, name: str) -> Linear:
     opened = open_heads(heads)
-    column = opened.names.index("harmful")
+    column = opened.names.index(name)
     weights = opened.linear.codes[:, column].astype(float) * float(opened.linear.units[column])
     return weights, float(opened.offsets[column])
 
