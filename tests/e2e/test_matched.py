@@ -14,6 +14,8 @@ from spiritsafe.report.html import write_report
 from tests.e2e.workspace import Workspace, assert_same, ended, exchanges, leftovers, verdicts, wait_for
 from tests.report.test_html import HOSTILE, PAYLOADS, Page
 
+pytestmark = pytest.mark.slow
+
 METHODS = ("text", "cached", "online", "on-policy")
 BUDGETS = ("tokens", "seconds", "all-seconds")
 TOKENS, SECONDS, MOST_PER_STEP = 800, 0.3, 4 * 12
