@@ -15,6 +15,9 @@ BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 # pip compiles nothing here: the first import of a module does, once, and must be allowed to keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Test files side by side, one a core; more than four at once would want much memory.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
 # Benches beside peers run in an environment of their own.
 PARITY := $(filter bench-lm_eval_parity,$(BENCHES))
 PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-parity bench-quality bench-rollout,$(BENCHES))
@@ -27,10 +30,10 @@ demo: .venv/.torch
 	$(BIN)/spiritsafe run recipes/quickstart.toml
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 test-all: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
