@@ -155,7 +155,8 @@ def test_the_shipped_card_is_of_the_shipped_weights_and_stands_in_the_docs() -> 
     assert shipped.digest == shipped.card["weights_sha256"]
     docs = Path(__file__).parents[3] / "docs" / "guard-card.md"
     cards = (as_text(shipped.card), answers_card.as_text(open_answers("shipped").card))
-    assert docs.read_text(encoding="utf-8").strip() == "\n\n".join(cards).strip()
+    told = "write it anew: (spiritsafe guard card; echo; spiritsafe guard card --answers) > docs/guard-card.md"
+    assert docs.read_text(encoding="utf-8").strip() == "\n\n".join(cards).strip(), told
 
 
 def test_an_attack_beside_a_harm_has_limits_of_its_own() -> None:
