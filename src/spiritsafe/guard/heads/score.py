@@ -4,6 +4,7 @@ A text's score is the highest of its windows and its pieces, its limit that of t
 its heads decide on the parts that they read; on what they did not read the linear heads decide.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -42,6 +43,7 @@ class Scored:
 
 
 NOTHING = Scored((), "linear")
+_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,13 @@ class Scorer:
             return []
         second = opened.second if self._encoder else None
         reads, near = _read(opened, texts, readings, self._lowest(opened))
+        # Heads know words: a lone question mark is like whatever ended in one.
+        worded = [any(map(_WORD.search, folds)) for folds in readings]
         if second:
-            return [self._with_encoder(opened, second, read) for read in reads]
-        return [self._linear(opened, read) if is_near else NOTHING for read, is_near in zip(reads, near, strict=True)]
+            both = zip(reads, worded, strict=True)
+            return [self._with_encoder(opened, second, read) if says else NOTHING for read, says in both]
+        each = zip(reads, near, worded, strict=True)
+        return [self._linear(opened, read) if is_near and says else NOTHING for read, is_near, says in each]
 
     def _lowest(self, opened: Heads) -> Floats:
         """Below these scores (H) no head of the first stage finds anything."""
