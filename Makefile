@@ -20,7 +20,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 # Benches beside peers run in an environment of their own.
 PARITY := $(filter bench-lm_eval_parity,$(BENCHES))
-PEERED := $(filter bench-kd_loss bench-train_cached bench-on_policy bench-parity bench-quality bench-rollout,$(BENCHES))
+PEERED := $(filter bench-encoder bench-kd_loss bench-train_cached bench-on_policy bench-parity bench-quality bench-rollout,$(BENCHES))
 
 .PHONY: setup demo test test-all check bench docs clean $(BENCHES)
 

