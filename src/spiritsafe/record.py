@@ -231,7 +231,12 @@ def repair_jsonl(path: Path) -> str | None:
     return f"{path}: the last line was broken ({len(data) - cut} bytes, a killed process?) and was cut off"
 
 
-def write_atomic(path: Path, data: str | bytes) -> None:
+def write_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -> None:
+    """Write a whole JSONL file as `append_jsonl` writes its lines, sealed and for its owner alone, and atomically."""
+    write_atomic(path, "".join(_line(path, record) + "\n" for record in records), mode=0o600)
+
+
+def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o666) -> None:
     """Write a file so that readers see the old or the new one, never a part."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +246,7 @@ def write_atomic(path: Path, data: str | bytes) -> None:
                 file.write(data.encode("utf-8", HALVES) if isinstance(data, str) else data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o666 & ~UMASK)
+            os.chmod(name, mode & ~UMASK)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

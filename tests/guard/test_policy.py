@@ -80,3 +80,15 @@ def test_an_unknown_policy_is_met_with_a_suggestion(tmp_path: Path) -> None:
         load_policy("defualt")
     with pytest.raises(UsageError, match="extends: no shipped policy 'strickt', did you mean 'strict'"):
         load_policy(written(tmp_path, 'extends = "strickt"\n'))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_policy(tmp_path: Path) -> None:
+    text = MINIMAL + f"[rules.a]\n{RULE}"
+    (tmp_path / "marked.toml").write_text(text, encoding="utf-8-sig")
+    assert load_policy(str(tmp_path / "marked.toml")) == load_policy(written(tmp_path, text))
+
+
+def test_a_policy_nested_without_end_is_refused_in_a_line(tmp_path: Path) -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    with pytest.raises(UsageError, match="is nested too deeply; a policy needs three levels"):
+        load_policy(written(tmp_path, f"{MINIMAL}deep = {deep}\n"))

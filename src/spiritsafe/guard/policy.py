@@ -261,6 +261,8 @@ def _data(source: str) -> dict[str, Any]:
         data = tomllib.loads(_read(source))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(source, f"is not TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(source, "is nested too deeply", "a policy needs three levels") from None
     parent = data.pop("extends", "")
     if not parent:
         return data
@@ -273,7 +275,7 @@ def _read(source: str) -> str:
     if source in shipped_policies():
         return (POLICIES / f"{source}.toml").read_text(encoding="utf-8")
     if Path(source).is_file():
-        return Path(source).read_text(encoding="utf-8")
+        return Path(source).read_text(encoding="utf-8-sig")
     hint = f"shipped are {', '.join(shipped_policies())}"
     raise UsageError(source or "(empty)", f"no such policy{_suggest(source, shipped_policies())}", hint)
 

@@ -12,7 +12,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from spiritsafe.cache import cache_dir, scratch_dir, sweep
+from spiritsafe.cache import private_dir, scratch_dir, sweep
 from spiritsafe.errors import MissingExtra, ModelError, SpiritsafeError, writing
 from spiritsafe.models.base import OnExchange, OnText, Request, RequestError, Scores, failed, identity
 from spiritsafe.models.directory import (
@@ -245,7 +245,7 @@ def open_gguf(address: str, rest: str, batch: int = 64) -> LocalModel:
     source = Path(rest).expanduser()
     if not source.is_file():
         raise ModelError(str(source), "no such file")
-    folder = cache_dir() / "models" / f"{file_digest(source)[:32]}-{CONVERSION}"
+    folder = private_dir("models") / f"{file_digest(source)[:32]}-{CONVERSION}"
     sweep(folder.parent, CONVERTING)
     if not folder.is_dir():
         with writing(folder), scratch_dir(folder.parent, CONVERTING) as scratch:

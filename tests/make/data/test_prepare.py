@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -84,6 +85,15 @@ def test_a_second_run_asks_and_checks_nothing_and_writes_the_same(done: Path, fo
     for name in ("exchanges/all.jsonl", "exchanges/kept.jsonl", "checks.jsonl", "pass_rates.jsonl", "dropped.jsonl"):
         assert (folder / name).read_bytes() == (done / name).read_bytes()
     assert found.report.collected.asked == 0
+
+
+def test_what_is_learnt_from_is_sealed_and_for_its_owner_alone(done: Path, tmp_path: Path) -> None:
+    kept = done / "exchanges" / "kept.jsonl"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    edited = kept.read_text().replace('"answer":"', '"answer":"no, ', 1)
+    (tmp_path / "edited.jsonl").write_text(edited)
+    with pytest.raises(DataError, match="line 1"):
+        read_jsonl(tmp_path / "edited.jsonl", Exchange)
 
 
 def test_each_step_can_be_switched_off(folder: Path) -> None:

@@ -45,3 +45,10 @@ def test_too_few_are_said_with_what_to_lower(path: Path, num: int, first: int, l
 def test_no_file_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file; set measure\.behaviours to"):
         chosen(tmp_path / "none.txt", 1)
+
+
+def test_only_a_line_break_ends_a_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "separators.txt"
+    path.write_text("one\u2028still one\r\ntwo\x85still two\n", encoding="utf-8", newline="")
+    said = [prompt[0].content for prompt in behaviours(str(path), num=2, seed=0)]
+    assert said == ["one\u2028still one", "two\x85still two"]

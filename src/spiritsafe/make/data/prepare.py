@@ -10,14 +10,11 @@ done again each time and written in one piece.
 """
 
 import fcntl
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from spiritsafe.checks.verify import Outcome, checkable, layers
 from spiritsafe.errors import RunError, writing
@@ -35,7 +32,7 @@ from spiritsafe.models.base import exchange_id
 from spiritsafe.models.fan import Fan
 from spiritsafe.progress import Show
 from spiritsafe.prompts import Prompt
-from spiritsafe.record import Exchange, Record, digest_of, file_digest, write_atomic, write_json
+from spiritsafe.record import Exchange, Record, digest_of, file_digest, write_json, write_jsonl
 
 EXCERPT = 80
 SHOWN = 20
@@ -108,9 +105,9 @@ def prepare(
     kept = [e for e in exchanges if e.id not in dropped]
     rates = pass_rates(candidates)
     exchange_file = folder / "exchanges" / "kept.jsonl"
-    _write_lines(exchange_file, kept)
-    _write_lines(folder / "pass_rates.jsonl", list(rates.values()))
-    _write_lines(folder / "dropped.jsonl", [{"id": i, **why} for i, why in dropped.items()])
+    write_jsonl(exchange_file, kept)
+    write_jsonl(folder / "pass_rates.jsonl", list(rates.values()))
+    write_jsonl(folder / "dropped.jsonl", [{"id": i, **why} for i, why in dropped.items()])
     report = Report(
         teacher=model.address,
         teacher_digest=model.digest,
@@ -178,11 +175,6 @@ def _examples(exchanges: Sequence[Exchange], dropped: Mapping[str, dict[str, Any
             shown[why["reason"]] += 1
             found.append({"id": exchange.id, "excerpt": exchange.answer[:EXCERPT], **why})
     return tuple(found)
-
-
-def _write_lines(path: Path, rows: Sequence[BaseModel | dict[str, Any]]) -> None:
-    lines = [r.model_dump_json() if isinstance(r, BaseModel) else json.dumps(r, ensure_ascii=False) for r in rows]
-    write_atomic(path, "".join(line + "\n" for line in lines))
 
 
 @contextmanager

