@@ -63,8 +63,8 @@ def turns(prompt: Prompt) -> list[tuple[str, str]]:
         ("p.tsv", "prompt\tkind\n" + "".join(f"{text}\ta\n" for text in ASKED)),
         ("p.txt", "\ufeff" + "\n".join(ASKED)),
         ("p.TXT", "\r\n".join(ASKED)),
-        ("p.jsonl.gz", gzip.compress(lines(*ROWS).encode())),
-        ("p.csv.gz", gzip.compress(("prompt\n" + "\n".join(ASKED)).encode())),
+        ("p.jsonl.gz", gzip.compress(lines(*ROWS).encode(), mtime=0)),
+        ("p.csv.gz", gzip.compress(("prompt\n" + "\n".join(ASKED)).encode(), mtime=0)),
     ],
 )
 def test_every_common_form_holds_the_same_prompts(name: str, data: str | bytes, tmp_path: Path) -> None:
@@ -199,3 +199,48 @@ def test_files_that_once_were_misread_are_read_or_refused_in_one_line() -> None:
                 read_prompt_file(path, heldout_share=0.0)
         else:
             assert read_prompt_file(path, heldout_share=0.0).prompts
+
+
+@pytest.mark.parametrize(
+    ("row", "turns", "kept"),
+    [
+        ('{"Prompt ": "What is peat?", "Answer": 4}', ["What is peat?"], {"answer": "4"}),
+        (
+            '{"custom_id": "a", "body": {"messages": [{"role": "user", "content": "What is peat?"}]}}',
+            ["What is peat?"],
+            {},
+        ),
+        (
+            '{"input": [{"role": "user", "content": "What is peat?"}], "ideal": "turf"}',
+            ["What is peat?"],
+            {"answer": "turf"},
+        ),
+        ('{"chosen": "\\n\\nHuman: What?\\n\\nAssistant: Turf.", "rejected": "x"}', ["What?"], {"given": "Turf."}),
+        ('{"prompt": "What is peat?", "answer": NaN}', ["What is peat?"], {}),
+        ('"What is peat?"', ["What is peat?"], {}),
+    ],
+)
+def test_other_forms_are_read_as_they_are_meant(
+    tmp_path: Path, row: str, turns: list[str], kept: dict[str, str]
+) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(f"{row}\n")
+    [prompt] = read_prompt_file(file, heldout_share=0.0).prompts
+    assert [m.content for m in prompt.messages] == turns
+    assert prompt.options == kept
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"text": "<s>[INST] What? [/INST] Turf. </s>"}',
+        '{"text": "<|im_start|>user\\nWhat?<|im_end|>"}',
+        '{"text": "### Human: What?\\n### Assistant: Turf."}',
+        '{"text": "What?", "role": "prompter", "message_id": "1", "parent_id": null}',
+    ],
+)
+def test_a_whole_conversation_in_one_text_is_refused(tmp_path: Path, row: str) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(f"{row}\n")
+    with pytest.raises(DataError, match="messages"):
+        read_prompt_file(file, heldout_share=0.0)

@@ -179,6 +179,8 @@ def _spread(data: bytes) -> Iterator[Row]:
 def _object(number: int, held: Any) -> Row:
     if isinstance(held, dict):
         return Row(number, held)
+    if isinstance(held, str):
+        return Row(number, {"prompt": held})
     return Row(number, None, "is no object; give each a field prompt, or messages")
 
 

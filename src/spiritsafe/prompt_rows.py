@@ -3,7 +3,8 @@
     prompt, question, instruction, query, problem, text     a text; `prompt` also as a list of turns
     input, context                  belong to an `instruction`, `context` also to a `question`
     system, history                 turns before it
-    messages, conversations         turns: role and content, or from and value (ShareGPT)
+    messages, conversations         turns: role and content, or from and value (ShareGPT); `input` if it is a list
+                                    (with `ideal`), the `body` of a batch request, "Human: ... Assistant: ..."
     answer                          what a right answer is: a text, a number, or a list of alternatives
     output, response, completion    a given answer, kept beside the prompt; so is the last turn of a conversation if
                                     it is the assistant's
@@ -11,8 +12,10 @@
 Turns are of system, developer, user and assistant. Calls of tools and their results are refused by name.
 """
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from spiritsafe.record import Message
@@ -36,6 +39,15 @@ ROLES = {
 }
 TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
 CHOICES = ("choices", "options")
+RIGHT = ("answer", "ideal")
+# A column `text` may hold a whole conversation in some model's template: as a prompt it would teach its marks.
+TEMPLATE = re.compile(
+    r"<\|(?:im_start|user|system|start_header_id|prompter)\|>|\[/?INST\]|<start_of_turn>|"
+    r"^\s*#{2,4} ?(?:Instruction|Human|User|Assistant|Response)\s*:|"
+    r"^\s*(?:Human|USER|User)\s*:.*^\s*(?:Assistant|ASSISTANT|AI)\s*:",
+    re.MULTILINE | re.DOTALL,
+)
+SPOKEN = re.compile(r"\n\n(Human|Assistant): ?")
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -51,6 +63,17 @@ class Asked:
 
 def asked(row: Mapping[str, Any]) -> Asked:
     """Raises `ValueError` that says, after "line N", why a row is none of the forms."""
+    plain, used = _plain(row)
+    found = _asked(plain)
+    return replace(found, columns=used or tuple(_named(row, column) for column in found.columns))
+
+
+def _named(row: Mapping[str, Any], column: str) -> str:
+    """What a row calls a column."""
+    return next((name for name in row if name == column or name.strip().lower() == column), column)
+
+
+def _asked(row: Mapping[str, Any]) -> Asked:
     for name in CHOICES:
         if row.get(name) and not isinstance(row[name], str):
             raise ValueError(f"has {name} to choose from, which no prompt is made of here; write them into its text")
@@ -63,10 +86,36 @@ def asked(row: Mapping[str, Any]) -> Asked:
     return found
 
 
+def _plain(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """A row with its columns named as they are known; a batch's request, spoken turns, with the column they are in."""
+    body = row.get("body")
+    if isinstance(body, Mapping) and "messages" in body:
+        return body, ("body",)
+    known = (*TEXTS, *CONVERSATIONS, *GIVEN, *BEFORE, *RIGHT)
+    if not any(name in row for name in known):
+        row = {name.strip().lower(): held for name, held in row.items()}
+    spoken = row.get("chosen")
+    if not any(name in row for name in (*TEXTS, *CONVERSATIONS)) and isinstance(spoken, str) and SPOKEN.match(spoken):
+        parts = SPOKEN.split(spoken)[1:]
+        turns = [{"role": who.lower(), "content": said} for who, said in zip(parts[::2], parts[1::2], strict=True)]
+        return {"messages": turns}, ("chosen",)
+    if isinstance(row.get("role"), str) and ("parent_id" in row or "message_id" in row):
+        raise ValueError("is one message of a tree; join each conversation into a row with messages")
+    return row, ()
+
+
 def _conversation(row: Mapping[str, Any]) -> Asked | None:
     name = next((n for n in CONVERSATIONS if row.get(n) is not None), None)
-    if name is None and isinstance(row.get("prompt"), list):
-        name = "prompt"
+    if name is None:
+        name = "prompt" if isinstance(row.get("prompt"), list) else None
+    turns = row.get("input")
+    if (
+        name is None
+        and "instruction" not in row
+        and isinstance(turns, list)
+        and all(isinstance(t, Mapping) for t in turns)
+    ):
+        name = "input"
     if name is None:
         return None
     if not isinstance(row[name], list) or not row[name]:
@@ -93,6 +142,8 @@ def _text(row: Mapping[str, Any]) -> Asked | None:
             raise ValueError(f"has no prompt: its {odd} is {_kind(row[odd])}")
         return None
     text, columns = row[name], [name]
+    if name == "text" and TEMPLATE.search(text):
+        raise ValueError("has a whole conversation in its text, with the marks of a template; write it as messages")
     for companion in COMPANIONS.get(name, ()):
         beside = row.get(companion)
         if beside is None or beside == "":
@@ -155,15 +206,17 @@ def _content(number: int, held: Any) -> str:
 
 
 def _right(row: Mapping[str, Any], columns: list[str]) -> tuple[str, ...]:
-    """Right answers; of one like GSM8K's, what follows `####`. Null is none."""
-    held = row.get("answer")
+    """Right answers; of one like GSM8K's, what follows `####`. Null is none, and so is a table's NaN."""
+    name = next((n for n in RIGHT if row.get(n) is not None), RIGHT[0])
+    held = row.get(name)
     several = held if isinstance(held, list) else [] if held is None else [held]
+    several = [one for one in several if not (isinstance(one, float) and not math.isfinite(one))]
     for one in several:
         if not isinstance(one, str | int | float):
             raise ValueError(f"is broken: its answer is {_kind(one)}, which no answer can be compared with")
     found = tuple(text for one in several if (text := str(one).rpartition("####")[2].strip()))
     if found:
-        columns.append("answer")
+        columns.append(name)
     return found
 
 

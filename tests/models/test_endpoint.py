@@ -172,7 +172,7 @@ def test_a_malformed_answer_fails_that_request_alone_in_one_line(server: Misbeha
 @pytest.mark.parametrize(
     "models",
     [{}, {"data": None}, {"data": [{}]}, PlainTextResponse("nothing here", 404), PlainTextResponse("<html>")],
-    ids=str,
+    ids=["empty", "null", "nameless", "404", "a page"],
 )
 def test_a_server_that_does_not_list_its_models_is_believed_in_a_line(
     server: Misbehave, models: Any, capsys: pytest.CaptureFixture[str]
