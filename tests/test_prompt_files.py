@@ -1,5 +1,6 @@
 """Files of prompts as people have them: read as they mean it, or refused with the reason."""
 
+import csv
 import gzip
 import json
 from pathlib import Path
@@ -244,3 +245,12 @@ def test_a_whole_conversation_in_one_text_is_refused(tmp_path: Path, row: str) -
     file.write_text(f"{row}\n")
     with pytest.raises(DataError, match="messages"):
         read_prompt_file(file, heldout_share=0.0)
+
+
+def test_a_small_table_leaves_long_fields_readable(tmp_path: Path) -> None:
+    (tmp_path / "small.csv").write_text("prompt\nhello there\n")
+    (tmp_path / "large.csv").write_text(f"prompt\n{'word ' * 40_000}\n")
+    read_prompt_file(tmp_path / "small.csv", heldout_share=0.0)
+    assert csv.field_size_limit() >= 131_072
+    [prompt] = read_prompt_file(tmp_path / "large.csv", heldout_share=0.0).prompts
+    assert len(prompt.messages[0].content) > 190_000

@@ -223,7 +223,8 @@ def _table(path: Path, data: bytes, delimiter: str) -> list[Row]:
         raise DataError(str(path), str(error)) from None
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
-    csv.field_size_limit(len(text) + 1)
+    # The limit is the process's: lowered, it would refuse the next file.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     try:
         for fields in reader:
             if None in fields or None in fields.values():

@@ -33,7 +33,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 MEMBER = Path("/proc/self/cgroup")
 
 _ours: list[str] = []  # the value of `OPENMP` that `settle` set, not the user
-_before = [sys.modules["torch"]] if "torch" in sys.modules else []  # loaded before its settings were made
+_before = [sys.modules["torch"]] if sys.modules.get("torch") else []  # loaded before its settings were made
 
 
 def settle() -> None:
