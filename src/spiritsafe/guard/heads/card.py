@@ -44,7 +44,7 @@ def as_text(card: Mapping[str, Any]) -> str:
         [f"# {card['name']}", "", f"Weights sha256 `{card['weights_sha256']}`, seed {card['seed']}.", ""],
         [*wrap(FLAGS, WIDTH), ""],
         [f"| head | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}", *heads, ""],
-        *([_use(card["in_use"])] if any(card["in_use"].values()) else []),
+        *([_use(card["in_use"])] if any(card.get("in_use", {}).values()) else []),
         [*wrap(FIGURES, WIDTH), ""],
         *(_stage(name, stage) for name, stage in card["stages"].items()),
         ["## What this cannot show", "", *wrap(CANNOT, WIDTH), ""],

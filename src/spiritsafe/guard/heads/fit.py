@@ -147,7 +147,8 @@ def flagged_by_encoder(corpus: Corpus, heads: Mapping[str, Fitted], fit: SecondF
 
 def _fit_second(corpus: Corpus, heads: Mapping[str, Fitted], say: Say) -> SecondFit:
     firsts = {name: head.windows for name, head in heads.items()}
-    leading = next(iter(firsts.values()))
+    # Of a text's pieces those are read that are furthest over a head's `clear`, as in use.
+    leading = np.max([head.windows - head.clear for name, head in heads.items() if name not in FIRST_ONLY], axis=0)
     say("encoding English: some minutes, the first time")
     english = sample_of(corpus, leading, english=True)
     say("encoding other languages: some minutes, the first time")

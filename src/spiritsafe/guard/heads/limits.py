@@ -3,7 +3,7 @@
 A text's score is the highest of its windows and pieces, so ordinary texts score higher the more pieces they have: there
 is a limit for each of `COUNTS`, the same up to eight pieces, so that four sentences beside harm do not hide it. Each is
 the lowest that flags no more of any set's harmless rows than its budget, and none is lower than that of shorter texts.
-In the share of a set's rows each group counts as one; fewer than 50 rows are no judge of shares.
+In the share of a set's rows each group counts as one; fewer than 50 rows (of real questions 20) are no judge of shares.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,11 @@ import numpy as np
 
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.pieces import COUNTS
+from spiritsafe.guard.heads.readers import ANSWER, FIRST
 
 OfSet = tuple[str, Array, Ints, Ints]
 FEW = 50
+FEW_ASKED = 20  # of real questions, the only judge of long texts that there is
 MISSED = {"harmful": 0.05, "injection": 0.05, "abusive": 0.3}  # by the second stage's not being asked
 TRAFFIC = "sharegpt"  # real traffic: half of it, by its group's hash, is for limits
 
@@ -44,25 +46,40 @@ _REQUESTS = dict.fromkeys(
     ),
     0.3,
 )  # fmt: skip
-# Of real traffic all heads together flag about one text in fifty: more is given to where it finds more harm.
+# Of real questions all heads together flag about one in seventy, so that of eight in a row one in twenty-five is
+# flagged: more is given to where it finds more harm.
 BUDGETS = {
-    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.016}),
-    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.006}),
-    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.002}),
+    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.011}),
+    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.005}),
+    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.001}),
 }
-BESIDE = Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.005})  # these rows are flagged anyway
+# The second stage's, beside which injections are flagged by the first.
+SECOND = {
+    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.010}),
+    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.001}),
+}
+BESIDE = Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.004})  # these rows are flagged anyway
 
 
 def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget | None = None) -> tuple[float, ...]:
     """The limit for each of `COUNTS` for rows with these scores (N); the head's budget, or another."""
     budget = budget or BUDGETS[head]
     says = corpus.says(head)
-    known = rows & (says == 0) & np.isfinite(scores)
+    # What people ask is flagged more than what they are answered: a share of both together would promise too little.
+    asked = np.array([row.part != ANSWER for row in corpus.rows])
+    first_asked = np.array([row.part == FIRST for row in corpus.rows])
+    known = rows & asked & (says == 0) & np.isfinite(scores)
     found: list[float] = []
     for first, end in zip(COUNTS, (*COUNTS[1:], np.inf), strict=True):
         band = known & (corpus.counts >= first) & (corpus.counts < end)
         masks = [(name, own & band) for name, own in corpus.of_set.items()]
-        sets = [(name, scores[own], corpus.groups[own]) for name, own in masks if own.sum() >= FEW]
+        # First questions are flagged more than later ones, and many people ask no second.
+        masks += [(name, own & first_asked) for name, own in masks if name == TRAFFIC]
+        sets = [
+            (name, scores[own], corpus.groups[own])
+            for name, own in masks
+            if own.sum() >= (FEW_ASKED if name == TRAFFIC else FEW)
+        ]
         lowest = [_lowest(scores_S, groups_S, budget.of.get(name, budget.each)) for name, scores_S, groups_S in sets]
         found.append(max([*found, *lowest, -2.0 if first == 1 else found[-1]]))
     return tuple(found)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.dual import separated
 from spiritsafe.guard.heads.language import Tongue
-from spiritsafe.guard.heads.limits import calibrating, choose
+from spiritsafe.guard.heads.limits import SECOND, calibrating, choose
 from spiritsafe.guard.heads.linear import row_weights
 from spiritsafe.guard.heads.sample import Sample
 from spiritsafe.guard.heads.second import Second
@@ -64,7 +64,7 @@ def _heads(
         scores[:, column] = np.where(np.isfinite(highest), highest, np.nan)
         for tongue, found in limits.items():
             mine = _only(sample.rows[sample.tongues == tongue], rows | calibrating(corpus))
-            found[head] = choose(corpus, head, scores[:, column], mine)
+            found[head] = choose(corpus, head, scores[:, column], mine, SECOND[head])
     return weights, limits, scores
 
 
