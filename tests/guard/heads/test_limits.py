@@ -21,6 +21,16 @@ class Rows:
     labels: NDArray[np.int64]
     counts: NDArray[np.int64]
 
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """All of them."""
+        return np.ones(len(self.labels), bool)
+
+    @property
+    def opens(self) -> NDArray[np.bool_]:
+        """None of them."""
+        return np.zeros(len(self.labels), bool)
+
     def says(self, head: str) -> NDArray[np.int64]:
         """The labels, whatever the head."""
         del head

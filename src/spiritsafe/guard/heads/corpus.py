@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spiritsafe.guard.heads import ngrams
 from spiritsafe.guard.heads.pieces import Span, pieces
-from spiritsafe.guard.heads.readers import Row
+from spiritsafe.guard.heads.readers import ANSWER, FIRST, Row
 from spiritsafe.guard.heads.sets import FOLDS, DataSet
 from spiritsafe.guard.normal import fold, normalise
 
@@ -63,6 +63,16 @@ class Corpus:
     def is_first_half(self) -> Bools:
         """Half of the rows, by the hash of their group."""
         return np.array([hashlib.sha256(f"half {r.group or r.text}".encode()).digest()[0] < 128 for r in self.rows])
+
+    @cached_property
+    def asked(self) -> Bools:
+        """Which rows people ask: all but the answers within conversations."""
+        return np.array([row.part != ANSWER for row in self.rows])
+
+    @cached_property
+    def opens(self) -> Bools:
+        """Which rows open a conversation."""
+        return np.array([row.part == FIRST for row in self.rows])
 
     def says(self, head: str) -> Ints:
         """1 yes, 0 no, -1 not said, for each row."""

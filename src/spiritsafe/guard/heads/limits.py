@@ -13,7 +13,6 @@ import numpy as np
 
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.pieces import COUNTS
-from spiritsafe.guard.heads.readers import ANSWER, FIRST
 
 OfSet = tuple[str, Array, Ints, Ints]
 FEW = 50
@@ -50,7 +49,7 @@ _REQUESTS = dict.fromkeys(
 # flagged: more is given to where it finds more harm.
 BUDGETS = {
     "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.011}),
-    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.005}),
+    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.008}),
     "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.001}),
 }
 # The second stage's, beside which injections are flagged by the first.
@@ -66,15 +65,15 @@ def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget
     budget = budget or BUDGETS[head]
     says = corpus.says(head)
     # What people ask is flagged more than what they are answered: a share of both together would promise too little.
-    asked = np.array([row.part != ANSWER for row in corpus.rows])
-    first_asked = np.array([row.part == FIRST for row in corpus.rows])
-    known = rows & asked & (says == 0) & np.isfinite(scores)
+    known = rows & corpus.asked & (says == 0) & np.isfinite(scores)
     found: list[float] = []
     for first, end in zip(COUNTS, (*COUNTS[1:], np.inf), strict=True):
         band = known & (corpus.counts >= first) & (corpus.counts < end)
         masks = [(name, own & band) for name, own in corpus.of_set.items()]
-        # First questions are flagged more than later ones, and many people ask no second.
-        masks += [(name, own & first_asked) for name, own in masks if name == TRAFFIC]
+        # First questions are flagged more than later ones, and many people ask no second. Instructions to a model are
+        # no injections in them: what flags those for `injection` is left its share of all questions.
+        if head != "injection":
+            masks += [(name, own & corpus.opens) for name, own in masks if name == TRAFFIC]
         sets = [
             (name, scores[own], corpus.groups[own])
             for name, own in masks

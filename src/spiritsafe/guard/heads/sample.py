@@ -18,7 +18,6 @@ from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.language import tongue_of
 from spiritsafe.guard.heads.limits import TRAFFIC
 from spiritsafe.guard.heads.pieces import place
-from spiritsafe.guard.heads.readers import ANSWER
 from spiritsafe.guard.heads.second import MOST_READ, WHOLE, vectors
 from spiritsafe.guard.normal import normalise
 
@@ -65,9 +64,8 @@ def sample_of(corpus: Corpus, scores_V: Array, *, english: bool) -> Sample:
     is_english = tongues == "english"
     ranks = np.array([_rank(row.text) for row in corpus.rows])
     picked: list[NDArray[np.int64]] = []
-    asked = np.array([row.part != ANSWER for row in corpus.rows])
     for name, every in corpus.of_set.items():
-        mask = every & asked
+        mask = every & corpus.asked
         held = CAP_TRAFFIC if name == TRAFFIC else HELD
         for part, cap in ((corpus.learnt, CAP if english else CAP_OTHER), (corpus.held, held)):
             picked.append(_some(mask & part & (is_english == english), corpus, ranks, cap))
