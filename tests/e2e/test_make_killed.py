@@ -18,13 +18,13 @@ LEARN = ("make.epochs=25", "make.learning_rate=3e-3", "make.checkpoint_every=7",
 
 
 @pytest.fixture(scope="module")
-def cellar(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def cellar(tmp_path_factory: pytest.TempPathFactory, warm: Path | None) -> Workspace:
     """A folder with a tiny teacher and prompts."""
     folder = tmp_path_factory.mktemp("cellar")
     write_tiny(folder / "tiny", scale=1.5)
     texts = [" ".join((WORDS * 9)[i * j % 23 : i * j % 23 + 1 + i % 4]) for i in range(1, 24) for j in range(1, 6)]
     (folder / "p.jsonl").write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
-    return Workspace(folder)
+    return Workspace(folder, warm)
 
 
 def weights(folder: Path) -> str:

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from spiritsafe.record import Exchange, read_jsonl
 from tests.said import without_progress
 
 COMMAND = str(Path(sys.executable).with_name("spiritsafe"))
+SERVER = Path(__file__).with_name("warm_server.py")
+CLIENT = Path(__file__).with_name("warm_client.py")
+OWN = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 WITHOUT = "import sys; sys.modules[{module!r}] = None; from spiritsafe.cli import main; main()"
 
 
@@ -31,18 +35,27 @@ class Ended:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The command line in one folder; the cache is inside it, so that nothing of the user's is touched."""
+    """The command line in one folder; the cache is inside it, so that nothing of the user's is touched.
+
+    Commands are forked by the server at the socket `warm`, which has imported what they need, or started `fresh`.
+    """
 
     folder: Path
+    warm: Path | None = None
 
     def path(self, *parts: str) -> Path:
         """A path in the workspace."""
         return self.folder.joinpath(*parts)
 
-    def start(self, *words: str, without: str = "", **extra: str) -> "subprocess.Popen[str]":
+    def start(self, *words: str, without: str = "", fresh: bool = False, **extra: str) -> "subprocess.Popen[str]":
         """Start `spiritsafe WORDS`, `without` a module as if it were not installed; `extra` is its environment."""
-        own = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SPIRITSAFE_CACHE": str(self.path("cache"))}
-        command = [sys.executable, "-c", WITHOUT.format(module=without)] if without else [COMMAND]
+        own = {**OWN, "SPIRITSAFE_CACHE": str(self.path("cache"))}
+        command = [COMMAND]
+        if without:
+            command = [sys.executable, "-c", WITHOUT.format(module=without)]
+        elif self.warm and not fresh:
+            # Without `site`, as this process only stands for the command's.
+            command = [sys.executable, "-I", "-S", str(CLIENT), str(self.warm)]
         return subprocess.Popen(
             [*command, *words],
             cwd=self.folder,
@@ -53,22 +66,22 @@ class Workspace:
             text=True,
         )
 
-    def call(self, *words: str, without: str = "", **extra: str) -> Ended:
+    def call(self, *words: str, without: str = "", fresh: bool = False, **extra: str) -> Ended:
         """Run `spiritsafe WORDS` to its end."""
-        return ended(self.start(*words, without=without, **extra))
+        return ended(self.start(*words, without=without, fresh=fresh, **extra))
 
-    def refused(self, code: int, *words: str, without: str = "", **extra: str) -> str:
+    def refused(self, code: int, *words: str, without: str = "", fresh: bool = False, **extra: str) -> str:
         """The one line with which a command is refused, at the exit code it must have."""
-        done = self.call(*words, without=without, **extra)
+        done = self.call(*words, without=without, fresh=fresh, **extra)
         assert done.code == code, done
         assert done.out == ""
         assert done.err.startswith("error: "), done.err
         assert done.err.count("\n") == 1, done.err
         return done.err.removeprefix("error: ").rstrip("\n")
 
-    def run(self, runs: str) -> Ended:
+    def run(self, runs: str, *, fresh: bool = False) -> Ended:
         """Run the recipe, which must succeed without a word on stderr but its progress."""
-        done = self.call("run", "tiny.toml", "--runs", runs)
+        done = self.call("run", "tiny.toml", "--runs", runs, fresh=fresh)
         assert (done.code, done.err) == (0, "")
         return done
 
@@ -81,6 +94,23 @@ class Workspace:
         """The one run directory below `runs`."""
         (folder,) = self.path(runs).iterdir()
         return folder
+
+
+@contextmanager
+def warm_server(folder: Path) -> Iterator[Path | None]:
+    """The socket of a server that forks commands; None where a system lacks what it needs."""
+    if not sys.platform.startswith("linux"):
+        yield None
+        return
+    link = folder / "warm"
+    command = [sys.executable, str(SERVER), str(link)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env={**os.environ, **OWN}, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout.readline() == "ready\n"
+        yield link
+        server.stdin.close()  # it ends with this
 
 
 def ended(process: "subprocess.Popen[str]", timeout_s: float = 300) -> Ended:
