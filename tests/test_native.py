@@ -80,7 +80,10 @@ def test_it_can_be_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names processors of the kind x86-64")
-@pytest.mark.parametrize("processor", ["x86-64-v3", "x86-64-v4", "sapphirerapids"])
+@pytest.mark.parametrize(
+    "processor",
+    ["x86-64-v3", *(pytest.param(name, marks=pytest.mark.slow) for name in ("x86-64-v4", "sapphirerapids"))],
+)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_no_vector_is_wider_than_the_registers(source: Path, processor: str) -> None:
     command = ["g++", *module.FLAGS, "-O0", f"-march={processor}", "-Werror=psabi", "-S", "-o", "/dev/null"]

@@ -13,8 +13,10 @@ from spiritsafe.checks.process import warm
 from spiritsafe.checks.sandbox import SYSTEM_CALLS, can_filter
 from spiritsafe.checks.verify import Checkers, layers, outcome
 from spiritsafe.errors import RecipeError
+from spiritsafe.models import user
 from spiritsafe.prompts import Prompt, task_prompts
 from spiritsafe.recipe import TaskPart
+from spiritsafe.record import prompt_digest
 from tests.checks.audit import families, findings
 
 EVALUATED = (
@@ -130,7 +132,10 @@ def test_a_check_that_does_not_end_is_unscorable_and_the_next_one_is_as_if_nothi
 
 
 def test_a_process_that_was_ended_costs_one_answer() -> None:
-    task = task_prompts([TaskPart(family="chain_sum", num=1)], seed=0)[0]
+    messages = user("How much?")
+    task = Prompt(
+        digest=prompt_digest(messages), messages=messages, split="train", source="test", options={"answer": "42"}
+    )
     with Checkers(workers=1) as checkers:
         assert checkers.check(task, "no idea") == "wrong"
         process = checkers._free.get()

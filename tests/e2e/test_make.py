@@ -77,7 +77,10 @@ def change(made: Json) -> Json:
     return found
 
 
-@pytest.mark.parametrize("method", ["text", "cached", "online", "gkd", "policy-gradient"])
+@pytest.mark.parametrize(
+    "method",
+    ["text", "cached", "gkd", *(pytest.param(m, marks=pytest.mark.slow) for m in ("online", "policy-gradient"))],
+)
 def test_a_pruned_student_ends_nearer_to_its_teacher(make: Make, tmp_path: Path, method: str) -> None:
     made = make("./tiny", "--prompts", "p.jsonl", "--method", method, "--student", "pruned:2", *LEARN)
     found, here = change(made), tmp_path / "made"

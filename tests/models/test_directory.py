@@ -1,9 +1,9 @@
 """A directory is the model that its files make: each of them counts, none runs, and what lacks is said in a line."""
 
+import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +152,9 @@ def test_a_pickle_that_is_code_is_refused_and_not_run(folder: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("where", ["config.json", "tokenizer_config.json"])
-def test_code_beside_a_model_is_never_run_nor_asked_about(folder: Path, tmp_path: Path, where: str) -> None:
+def test_code_beside_a_model_is_never_run_nor_asked_about(
+    folder: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = f"open({str(tmp_path / 'ran')!r}, 'w')\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
     code += "from transformers import PreTrainedTokenizerFast\nclass C(LlamaConfig): model_type = 'own'\n"
     code += "class M(LlamaForCausalLM): config_class = C\nclass T(PreTrainedTokenizerFast): pass\n"
@@ -162,15 +164,11 @@ def test_code_beside_a_model_is_never_run_nor_asked_about(folder: Path, tmp_path
         rewrite(folder / where, auto_map=maps, model_type="own")
     else:
         rewrite(folder / where, auto_map={"AutoTokenizer": [None, "own.T"]}, tokenizer_class="T")
-    asked = "import sys; from spiritsafe.models import open_model\ntry: open_model(sys.argv[1])\n"
-    asked += "except Exception as error: print(type(error).__name__, error)"
-    done = subprocess.run(
-        [sys.executable, "-c", asked, str(folder)], input="y\n" * 9, capture_output=True, text=True, check=True
-    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 9))
+    with pytest.raises(ModelError, match=rf"asks for code of its own \(auto_map in {where}\), which is never run"):
+        open_model(str(folder))
     assert not (tmp_path / "ran").exists()
-    assert done.stdout.startswith("ModelError")
-    assert f"asks for code of its own (auto_map in {where}), which is never run" in done.stdout
-    assert done.stdout.count("\n") == 1
+    assert capsys.readouterr() == ("", "")
 
 
 def drop_layers(folder: Path) -> None:

@@ -5,11 +5,13 @@ thread for ever.
 """
 
 import json
+import ssl
 import time
 import weakref
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -45,7 +47,9 @@ class Client:
         headers = {"accept-encoding": "gzip", **({"authorization": f"Bearer {self.key}"} if self.key else {})}
         # As many connections as threads ask: a wait for a free one would count against a request's time.
         limits = httpx2.Limits(max_connections=None)
-        self._client = httpx2.Client(headers=headers, trust_env=False, limits=limits, follow_redirects=False)
+        self._client = httpx2.Client(
+            headers=headers, verify=_authorities(), trust_env=False, limits=limits, follow_redirects=False
+        )
         weakref.finalize(self, self._client.close)
 
     def send(self, method: str, where: str, body: dict[str, Any] | None, timeout_s: float) -> Answer:
@@ -72,6 +76,12 @@ class Client:
         text = content if isinstance(content, str) else content[: 16 * 2**10].decode(errors="replace")
         flat = " ".join(masked(text, self.key).split())[:300]
         return printable(flat)
+
+
+@cache
+def _authorities() -> ssl.SSLContext:
+    """Whose certificates are trusted, read once: that takes longer than opening a client."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def _unpacked(answer: httpx2.Response) -> Iterator[bytes]:

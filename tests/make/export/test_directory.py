@@ -45,6 +45,7 @@ def test_it_is_the_same_student_with_its_card(folder: Path, tmp_path: Path) -> N
     }
 
 
+@pytest.mark.slow
 def test_transformers_loads_it_without_a_word(folder: Path, tmp_path: Path) -> None:
     out = export(folder, tmp_path / "out", "hf")
     command = [sys.executable, "-c", LOAD, str(out)]
