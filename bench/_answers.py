@@ -15,10 +15,9 @@ from torch import Tensor
 
 from bench._schema import note
 from spiritsafe.cache import cache_dir
-from spiritsafe.make.rollout.decoder import fast
 from spiritsafe.models import ask, open_model, user
+from spiritsafe.models.decoding.scoring import Pair, answer_hidden
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import Pair, answer_hidden
 from spiritsafe.record import Sampling, digest_of
 
 QUESTIONS = Path(__file__).parents[2] / "shared" / "data" / "capability" / "gsm8k" / "test.jsonl"
@@ -56,10 +55,9 @@ def _made(local: LocalModel, seed: int) -> tuple[list[Pair], list[Tensor]]:
     wanted = Sampling(max_tokens=PROMPT_TOKENS, seed=seed)
     num = WRITTEN + ASKED - len(questions)
     asked = [replace(r, open_turn="user") for r in ask([()], wanted, n=num, purpose="prompts")]
-    engine = fast(local)
-    written = [e.answer for e in engine.generate(asked) if e.answer.strip()]
+    written = [e.answer for e in local.generate(asked) if e.answer.strip()]
     prompts = [user(text) for text in [*written, *(json.loads(line)["question"] for line in questions)]]
-    said = engine.generate(ask(prompts, wanted.model_copy(update={"max_tokens": ANSWER_TOKENS})))
+    said = local.generate(ask(prompts, wanted.model_copy(update={"max_tokens": ANSWER_TOKENS})))
     note(f"{len(said)} answers")
     pairs = [local.pair(e) for e in said]
     with torch.inference_mode():

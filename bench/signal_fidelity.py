@@ -23,7 +23,7 @@ from spiritsafe.make.signals.fidelity import Fidelity, Scene, Way, fidelity
 from spiritsafe.make.signals.kinds import DenseSignal
 from spiritsafe.make.signals.sample import Keep
 from spiritsafe.models import open_model
-from spiritsafe.models.scoring import answer_hidden
+from spiritsafe.models.decoding.scoring import answer_hidden
 from spiritsafe.report.svg import Point, Series, line_chart
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "signal-fidelity.svg"

@@ -41,14 +41,13 @@ class House(Generic[R]):
     def teacher(self) -> "LocalModel":
         """The teacher, which must be a local model: its weights are pruned and its logits compared."""
         from spiritsafe.errors import RecipeError
-        from spiritsafe.make.rollout.decoder import fast
         from spiritsafe.models.local import LocalModel
 
         part = self.run.recipe.teacher
         model = open_model(part.model, batch=part.batch)
         if not isinstance(model, LocalModel):
             raise RecipeError("teacher.model", f"{part.model} is not a local model", "name weights, not a server")
-        return fast(model)
+        return model
 
     def check_teacher(self) -> None:
         """Raise `RunError` where the teacher is not the one that the run's finished stages knew."""
@@ -60,14 +59,13 @@ class House(Generic[R]):
 
     def model(self, name: str) -> "LocalModel":
         """One of the run's models by name, read from its directory at first use."""
-        from spiritsafe.make.rollout.decoder import fast
         from spiritsafe.models.local import open_directory
 
         if name == TEACHER:
             return self.teacher
         if name not in self.opened:
             folder = str(self.run.path(self.folders[name]))
-            self.opened[name] = fast(open_directory(folder, folder, self.run.recipe.teacher.batch))
+            self.opened[name] = open_directory(folder, folder, self.run.recipe.teacher.batch)
         return self.opened[name]
 
     def exchanges(self, name: str) -> list[Exchange]:

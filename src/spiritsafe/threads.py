@@ -32,6 +32,7 @@ CPUS = Path("/sys/devices/system/cpu")
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBER = Path("/proc/self/cgroup")
 
+_decoders: set[str] = set()
 _ours: list[str] = []  # the value of `OPENMP` that `settle` set, not the user
 _before = [sys.modules["torch"]] if sys.modules.get("torch") else []  # loaded before its settings were made
 
@@ -62,8 +63,19 @@ def number() -> int:
 
 
 def computed() -> dict[str, Any]:
-    """What this process computes with: threads, and the settings that fix the order of sums."""
-    return {"threads": number(), **{name: os.environ.get(name, "") for name in (SUMS, BLAS[0])}}
+    """What this process computes with: threads, the settings that fix the order of sums, and what decoded so far."""
+    settings = {name: os.environ.get(name, "") for name in (SUMS, BLAS[0])}
+    return {"threads": number(), **settings, **({"decoders": sorted(_decoders)} if _decoders else {})}
+
+
+def decoded_by(name: str) -> None:
+    """Note which decoder wrote an answer: they sum in different orders, so log-probabilities differ in last bits."""
+    _decoders.add(name)
+
+
+def says(known: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether one note of what was computed with holds all that another does."""
+    return all(name in known and known[name] == value for name, value in now.items())
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from spiritsafe.models import ask, user
+from spiritsafe.models.decoding.scoring import Pair
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import Pair
 from spiritsafe.record import Exchange, Sampling
 from tests.tiny import WORDS
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from spiritsafe.make.batches import collate, digest_samples, order
 from spiritsafe.make.samples import Sample
-from spiritsafe.models.scoring import Pair
+from spiritsafe.models.decoding.scoring import Pair
 from spiritsafe.recipe import TrainPart
 
 tokens = st.lists(st.integers(1, 99), min_size=1, max_size=6).map(tuple)

@@ -20,9 +20,9 @@ from spiritsafe.make.packing import pack
 from spiritsafe.make.prune import prune
 from spiritsafe.make.samples import Sample, Target
 from spiritsafe.make.signals import Keep, SignalCache, fill
+from spiritsafe.models.decoding.scoring import Pair, answer_logprobs
 from spiritsafe.models.local import LocalModel
 from spiritsafe.models.logits import logit_form
-from spiritsafe.models.scoring import Pair, answer_logprobs
 from spiritsafe.recipe import TrainPart
 from spiritsafe.record import Exchange
 from tests.make.trains import data

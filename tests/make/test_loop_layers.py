@@ -11,7 +11,7 @@ from spiritsafe.make.loop import layers
 from spiritsafe.make.loop.trunk import trunk_states
 from spiritsafe.make.packing import packed
 from spiritsafe.make.samples import Packed, Sample
-from tests.make.rollout.architectures import FAST, PLAIN, tiny
+from tests.models.decoding.architectures import FAST, PLAIN, tiny
 
 
 def row(*sizes: int) -> Packed:

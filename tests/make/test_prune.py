@@ -9,8 +9,8 @@ import torch
 from spiritsafe.errors import RecipeError
 from spiritsafe.make.depth import layers_left, without_block
 from spiritsafe.make.prune import choose_cut, prune
+from spiritsafe.models.decoding.scoring import Pair, answer_logprobs
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import Pair, answer_logprobs
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 

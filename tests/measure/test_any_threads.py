@@ -35,9 +35,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def measured(place: Path, model: str, number: int, out: str, *words: str) -> None:
+def measured(place: Path, model: str, number: int, out: str, *words: str, **environment: str) -> None:
     """Measure with so many threads, also in MKL where there are fewer cores."""
-    settings = {threads.OPENMP: str(number), "MKL_NUM_THREADS": str(number), "MKL_DYNAMIC": "FALSE"}
+    settings = {threads.OPENMP: str(number), "MKL_NUM_THREADS": str(number), "MKL_DYNAMIC": "FALSE", **environment}
     command = [COMMAND, "measure", model, "--task", "self-consistency:prompts.jsonl", "-o", out, *words]
     done = subprocess.run(command, cwd=place, env={**os.environ, **settings}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,32 @@ def test_answers_and_verdicts_have_the_same_bits_on_any_number_of_threads(place:
         other = place / f"{model}-{number}"
         assert answers(other) == answers(first)
         assert verdicts(other)["verdicts"] == verdicts(first)["verdicts"]
-        assert [each["threads"] for each in verdicts(other)["computed"]] == [number]
+        assert [(each["threads"], each["decoders"]) for each in verdicts(other)["computed"]] == [(number, ["native"])]
+
+
+def test_without_our_own_decoder_the_draws_are_the_same_and_the_verdicts_name_what_decoded(place: Path) -> None:
+    asked = ["--samples", "3"]
+    measured(place, "./wide", 1, "with", *asked)
+    measured(place, "./wide", 1, "without", *asked, SPIRITSAFE_NATIVE="0")
+    for folder, name in (("with", "native"), ("without", "padded")):
+        assert [each["decoders"] for each in verdicts(place / folder)["computed"]] == [[name]]
+    fast = answers(place / "with")
+    slow = answers(place / "without")
+    assert {key: ids for key, (ids, _) in fast.items()} == {key: ids for key, (ids, _) in slow.items()}
+    for key, (_, logprobs) in fast.items():
+        assert logprobs == pytest.approx(slow[key][1], abs=1e-4)
+
+
+def test_answers_to_which_more_is_added_by_another_decoder_name_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_decoders", set())
+    for name in ("native", "native", "padded"):
+        with locked(tmp_path) as warnings:
+            assert warnings == []
+            threads._decoders.clear()
+            threads.decoded_by(name)
+    assert [each["decoders"] for each in computed_in(tmp_path)] == [["native"], ["padded"]]
 
 
 def test_a_folder_that_goes_on_with_other_threads_says_so_once_and_names_both(

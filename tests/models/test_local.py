@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from spiritsafe.errors import ModelError
 from spiritsafe.models import Model, Request, ask, open_model, user
-from spiritsafe.models.decode import Row, decode
+from spiritsafe.models.decoding.padded import Row, decode
+from spiritsafe.models.decoding.scoring import score_pairs
 from spiritsafe.models.local import LocalModel, cut_at, spans
-from spiritsafe.models.scoring import score_pairs
 from spiritsafe.record import Message, Sampling
 from tests.tiny import WORDS, write_tiny
 

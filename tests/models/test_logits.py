@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from spiritsafe.errors import ModelError
-from spiritsafe.models.decode import Row, decode
+from spiritsafe.models.decoding.padded import Row, decode
+from spiritsafe.models.decoding.scoring import score_pairs
 from spiritsafe.models.logits import LogitForm, logit_form, logits_of
-from spiritsafe.models.scoring import score_pairs
 from spiritsafe.record import Sampling
 
 SIZES: dict[str, Any] = {

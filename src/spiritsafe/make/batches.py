@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spiritsafe.make.samples import Sample
-from spiritsafe.models.scoring import Pair
+from spiritsafe.models.decoding.scoring import Pair
 from spiritsafe.recipe import TrainPart
 
 BATCH = 8

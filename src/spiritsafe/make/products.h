@@ -55,16 +55,26 @@ inline float rms_scale(const float* x, long count, double eps) {
 }
 
 template <class X>
-struct Array {  // zeroed, at cache lines; huge pages where the system has them
+struct Array {  // at cache lines; huge pages where the system has them
+  static constexpr size_t kHuge = 2 << 20;
   std::unique_ptr<X, decltype(&std::free)> at{nullptr, &std::free};
-  void make(long count) {
-    const size_t bytes = ((size_t)count * sizeof(X) + (2 << 20) - 1) >> 21 << 21;
-    at.reset((X*)std::aligned_alloc(2 << 20, bytes));
+  void make(long count) {  // zeroed
+    const size_t bytes = rounded(count, kHuge);
+    take(bytes, kHuge);
+    std::memset((void*)at.get(), 0, bytes);
+  }
+  // As it comes: pages take memory when they are first written. A small one has no huge page to itself.
+  void reserve(long count) {
+    const size_t unit = (size_t)count * sizeof(X) < kHuge ? kLine : kHuge;
+    take(rounded(count, unit), unit);
+  }
+  static size_t rounded(long count, size_t unit) { return ((size_t)count * sizeof(X) + unit - 1) / unit * unit; }
+  void take(size_t bytes, size_t unit) {
+    at.reset((X*)std::aligned_alloc(unit, bytes));
     if (!at) throw std::bad_alloc();
 #ifdef __linux__
-    madvise(at.get(), bytes, MADV_HUGEPAGE);
+    if (unit == kHuge) madvise(at.get(), bytes, MADV_HUGEPAGE);
 #endif
-    std::memset((void*)at.get(), 0, bytes);
   }
   X* operator+(long i) const { return at.get() + i; }
   X& operator[](long i) const { return at.get()[i]; }

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from spiritsafe.errors import RecipeError
 from spiritsafe.make.batches import Batch, collate
 from spiritsafe.make.depth import cuts, layers_left, layers_of, why_no_layers, why_not_without, without_block
+from spiritsafe.models.decoding.scoring import Pair
 from spiritsafe.models.logits import logits_of
-from spiritsafe.models.scoring import Pair
 
 CUT_HINT = "leave out another number of layers, or name a student's address or config:FILE"
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spiritsafe.evidence import Estimate, clustered_mean, jackknife_values
+from spiritsafe.models.decoding.scoring import Pair, answer_logprobs
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import Pair, answer_logprobs
 from spiritsafe.record import Exchange, Verdict
 
 METHOD = "teacher's answers to held-out prompts, full vocabulary; bootstrap-t over prompts"

@@ -6,7 +6,7 @@ most the answers that were under way.
 
 import fcntl
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -49,11 +49,14 @@ def locked(folder: Path) -> Iterator[list[str]]:
         lock = (folder / ".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield [w for w in (*map(repair_jsonl, sorted(folder.rglob("*.jsonl"))), _also_computed(folder)) if w]
     except BlockingIOError:
-        raise RunError(str(folder), "is in use by another process", "wait for it or stop it") from None
-    finally:
         lock.close()
+        raise RunError(str(folder), "is in use by another process", "wait for it or stop it") from None
+    with lock:
+        try:
+            yield [w for w in (*map(repair_jsonl, sorted(folder.rglob("*.jsonl"))), _also_computed(folder)) if w]
+        finally:
+            _note_computed(folder, computed_in(folder))  # with what decoded meanwhile
 
 
 def computed_in(folder: Path) -> list[dict[str, Any]]:
@@ -65,12 +68,20 @@ def computed_in(folder: Path) -> list[dict[str, Any]]:
 def _also_computed(folder: Path) -> str:
     """Note what this process computes with; how it differs from the process before, in a line."""
     before, now = computed_in(folder), threads.computed()
-    if now in before:
+    if any(threads.says(known, now) for known in before):
         return ""
-    write_json(folder / COMPUTED, {"version": 1, "computed": [*before, now]})
+    _note_computed(folder, before)
     changed = threads.difference(before[-1], now) if before else ""
     what = f"answers in {folder} were computed with other settings: {changed}; verdicts.json names all"
     return what if changed else ""
+
+
+def _note_computed(folder: Path, before: Sequence[Mapping[str, Any]]) -> None:
+    """Add what this process computes with, in place of what it said less of."""
+    now = threads.computed()
+    if not any(threads.says(known, now) for known in before):
+        others = [known for known in before if not threads.says(now, known)]
+        write_json(folder / COMPUTED, {"version": 1, "computed": [*others, now]})
 
 
 Failed = dict[str, Exchange]

@@ -33,13 +33,12 @@ from spiritsafe.record import Exchange, Usage, file_digest
 try:
     import torch
 
-    from spiritsafe.models.decode import Row, decode
-    from spiritsafe.models.scoring import Pair, score_pairs
+    from spiritsafe.models.decoding.native import Native
+    from spiritsafe.models.decoding.padded import Row
+    from spiritsafe.models.decoding.scoring import Pair, score_pairs
 except ModuleNotFoundError as error:
     raise MissingExtra(error.name or "torch", "torch") from None
 
-# How rows are extended; a model may be given another way of the same form.
-DECODE: Callable[..., None] = decode
 CONVERTING = ".converting-"
 # Raised with what a conversion of a GGUF file writes, so that an older one in the cache is not taken for it.
 CONVERSION = 2
@@ -59,7 +58,8 @@ class LocalModel:
 
     def __init__(self, address: str, digest: str, model: Any, tokenizer: Any, *, batch: int = 64) -> None:
         self.address, self.digest, self.batch = address, digest, batch
-        self.model, self.tokenizer, self.decode = model.eval(), tokenizer, DECODE
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.decode: Callable[..., None] = Native()  # how rows are extended; `padded.decode` has the same form
         self.context, rows = context_of(model.config), len(model.get_input_embeddings().weight)
         self.prompts = Prompts(tokenizer, address, rows=rows, context=self.context)
         self.end_ids = _end_ids(model, tokenizer, self.prompts)

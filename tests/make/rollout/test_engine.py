@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from spiritsafe.errors import ModelError
-from spiritsafe.make.rollout import steps
 from spiritsafe.make.rollout.engine import Drawn, Rollout
-from spiritsafe.make.rollout.steps import Steps
-from spiritsafe.models.decode import Row, decode
+from spiritsafe.models.decoding import llama
+from spiritsafe.models.decoding.llama import Steps
+from spiritsafe.models.decoding.padded import Row, decode
 from spiritsafe.record import Sampling
-from tests.make.rollout.architectures import END, FAST, PLAIN, VOCAB, tiny
+from tests.models.decoding.architectures import END, FAST, PLAIN, VOCAB, tiny
 
 PROMPTS = [(5, 6, 7, 8), (9,), tuple(range(2, 40)), (5, 6, 7, 8), (11, 3)]
 ENDS = (END, 7, 9, 12)
@@ -54,12 +54,12 @@ def test_tokens_are_those_of_the_reference_decoder(name: str, temperature: float
 
 @pytest.mark.parametrize("name", FAST)
 def test_the_llama_family_runs_in_c(name: str) -> None:
-    assert steps.fits(tiny(name), 64)
+    assert llama.fits(tiny(name), 64)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_other_architectures_run_in_transformers(name: str) -> None:
-    assert not steps.fits(tiny(name), 64)
+    assert not llama.fits(tiny(name), 64)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -123,7 +123,7 @@ def test_draws_follow_the_weights_after_a_refresh(name: str) -> None:
 def test_the_engine_in_transformers_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("qwen2")
     fast = drawn(model)
-    monkeypatch.setattr(steps, "native", lambda *_, **__: None)
+    monkeypatch.setattr(llama, "native", lambda *_, **__: None)
     for answer, plain in zip(fast, drawn(model), strict=True):
         assert answer.answer_ids == plain.answer_ids
         assert answer.logprobs == pytest.approx(plain.logprobs, abs=1e-4)

@@ -17,7 +17,7 @@ from spiritsafe.guard.server import serving
 from spiritsafe.make.rollout.engine import Rollout
 from spiritsafe.make.rollout.server import ServedRollout
 from spiritsafe.models import endpoint
-from tests.make.rollout.architectures import END, tiny
+from tests.models.decoding.architectures import END, tiny
 
 PROMPTS, SEEDS = [(5, 6, 7), (9, 2)], [1, 2, 3, 4]
 

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from spiritsafe.make.signals.token_map import token_bytes
 from spiritsafe.models import Request
+from spiritsafe.models.decoding.scoring import answer_logprobs
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import answer_logprobs
 from spiritsafe.record import Message, Sampling
 
 Json = dict[str, Any]

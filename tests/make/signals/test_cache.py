@@ -20,8 +20,8 @@ from spiritsafe.make.signals.reader import SignalCache
 from spiritsafe.make.signals.sample import Keep, choose
 from spiritsafe.make.signals.shard import RECORD, shards
 from spiritsafe.make.signals.writer import Writer
+from spiritsafe.models.decoding.scoring import answer_logprobs
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import answer_logprobs
 from spiritsafe.record import Exchange, Message
 
 KEEP = Keep(num=8)

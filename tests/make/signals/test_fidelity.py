@@ -10,8 +10,8 @@ from spiritsafe.make.signals.fidelity import Scene, Way, fidelity
 from spiritsafe.make.signals.kinds import DenseSignal
 from spiritsafe.make.signals.quantise import Precision
 from spiritsafe.make.signals.sample import Keep
+from spiritsafe.models.decoding.scoring import Pair, answer_hidden
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import Pair, answer_hidden
 
 FINE = Precision(0.02, 0.2, 0.1)
 

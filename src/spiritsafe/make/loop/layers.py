@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spiritsafe.make.rollout.steps import PROJECTIONS, fits
 from spiritsafe.make.samples import Packed
+from spiritsafe.models.decoding.llama import PROJECTIONS, fits
 from spiritsafe.native import native
 
 SOURCE = Path(__file__).with_name("layers.cpp")

@@ -1,7 +1,7 @@
 """Draw a student's answers on its training weights: static cache, continuous batching, shared prompts.
 
-Llama-family models run in C++ (`steps`), any other architecture through transformers' own forward and
-`models.decode`. A draw is a function of weights, prompt, settings and its own seed: not of batch, slot or
+Llama-family models run in C++ (`models.decoding.llama`), any other architecture through transformers' own forward
+(`models.decoding.padded`). A draw is a function of weights, prompt, settings and its own seed: not of batch, slot or
 order. Not covered: stop strings, models on an accelerator (see `server`).
 """
 
@@ -13,10 +13,11 @@ from typing import Any, Literal
 import torch
 
 from spiritsafe.errors import ModelError
-from spiritsafe.make.rollout import plain, race
-from spiritsafe.make.rollout.race import Drawing
+from spiritsafe.make.rollout import plain
 from spiritsafe.make.rollout.score import Scorer
-from spiritsafe.make.rollout.steps import MAX_ROWS, Steps, fits
+from spiritsafe.models.decoding import sample_native
+from spiritsafe.models.decoding.llama import MAX_ROWS, Packed, Steps, fits
+from spiritsafe.models.decoding.sample_native import Drawing
 from spiritsafe.native import has_bfloat16
 
 
@@ -66,7 +67,7 @@ class Rollout:
         self.slots = min(slots, MAX_ROWS)
         self.half = has_bfloat16() if dtype == "auto" else dtype == "bfloat16"
         fast = fits(model, capacity)
-        self._steps = Steps(model, slots=self.slots, capacity=capacity, half=self.half) if fast else None
+        self._steps = Steps(Packed(model, half=self.half), slots=self.slots, capacity=capacity) if fast else None
         self._scorer = None if teacher is None else Scorer(teacher, capacity=capacity, half=self.half)
 
     def refresh(self) -> None:
@@ -120,7 +121,7 @@ class Rollout:
             last = [row.drawn[-1] if row.drawn else row.prompt_ids[-1] for row in now]
             places = [len(row.prompt_ids) - 1 + count for row, count in zip(now, ahead, strict=True)]
             logits_BV = steps.forward(last, slots, places, range(len(now)))
-            tokens, logprobs = race.draw(logits_BV, [row.seed for row in now], ahead, drawing)
+            tokens, logprobs = sample_native.draw(logits_BV, [row.seed for row in now], ahead, drawing)
             for slot, row, token, logprob in zip(slots, now, tokens, logprobs, strict=True):
                 row.drawn.append(token)
                 row.logprobs.append(logprob)

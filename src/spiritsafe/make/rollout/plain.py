@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 
 from spiritsafe.errors import ModelError
-from spiritsafe.make.rollout import race
-from spiritsafe.make.rollout.race import Drawing
-from spiritsafe.models.decode import Row, decode
+from spiritsafe.models.decoding import sample_native
+from spiritsafe.models.decoding.padded import Row, decode
+from spiritsafe.models.decoding.sample_native import Drawing
 from spiritsafe.record import Sampling
 
 
@@ -49,4 +49,4 @@ def score(model: Any, prompt_ids: tuple[int, ...], answer_ids: tuple[int, ...]) 
     """The model's log-probability of each token of an answer."""
     ids_BT = torch.tensor([[*prompt_ids, *answer_ids[:-1]]])
     logits_TV = model(input_ids=ids_BT, logits_to_keep=len(answer_ids), use_cache=False).logits[0].float()
-    return tuple(race.score(logits_TV.contiguous(), answer_ids))
+    return tuple(sample_native.score(logits_TV.contiguous(), answer_ids))

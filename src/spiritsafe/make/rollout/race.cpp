@@ -1,4 +1,4 @@
-// Draws tokens by the same exponential race, over the same Philox numbers, as models/sampling.py.
+// Draws tokens by the same exponential race, over the same Philox numbers, as models/decoding/sampling.py.
 //
 // The stream of a (seed, step) is numpy's Philox 4x64-10 (Salmon et al., SC 2011) read by the 256-layer
 // ziggurat of Marsaglia and Tsang (J. Stat. Softw. 5(8), 2000): how many numbers one exponential takes
@@ -186,13 +186,20 @@ long race(Stream& stream, const float* weights, long vocab) {
   return winner;
 }
 
+// NaN where a single logit is: comparisons would pass it by.
 float most_of(const float* logits, long vocab) {
   vf most = all(-INFINITY);
+  vi nan = {};
   long v = 0;
-  for (; v + kLanes <= vocab; v += kLanes) most = larger(most, load(logits + v));
+  for (; v + kLanes <= vocab; v += kLanes) {
+    const vf x = load(logits + v);
+    most = larger(most, x), nan |= x != x;
+  }
   float found = largest(most);
-  for (; v < vocab; ++v) found = std::max(found, logits[v]);
-  return found;
+  bool broken = false;
+  for (int lane = 0; lane < kLanes; ++lane) broken |= nan[lane] != 0;
+  for (; v < vocab; ++v) found = std::max(found, logits[v]), broken |= std::isnan(logits[v]);
+  return broken ? NAN : found;
 }
 
 }  // namespace
@@ -213,6 +220,10 @@ void race_draw(const float* logits, long rows, long vocab, const uint64_t* seeds
     const float* own = logits + row * vocab;
     std::vector<float> weights(vocab);
     const float most = most_of(own, vocab);
+    if (std::isnan(most)) {
+      tokens[row] = 0, logprobs[row] = NAN;
+      continue;
+    }
     double sum = weigh(own, vocab, most, 1.0f, weights.data());
     const double whole = sum;
     if (temperature > 0) {
@@ -235,7 +246,7 @@ void race_score(const float* logits, long rows, long vocab, const int64_t* token
 #pragma omp for schedule(dynamic)
     for (long row = 0; row < rows; ++row) {
       const float* own = logits + row * vocab;
-      const float most = most_of(own, vocab);
+      const float most = most_of(own, vocab);  // NaN is handed on
       const double whole = weigh(own, vocab, most, 1.0f, weights.data());
       logprobs[row] = (float)((double)own[tokens[row]] - most - std::log(whole));
     }

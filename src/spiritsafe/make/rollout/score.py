@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from spiritsafe.make.rollout import plain, race
-from spiritsafe.make.rollout.steps import MAX_ROWS, Steps, fits
-from spiritsafe.models.scoring import Pair
+from spiritsafe.make.rollout import plain
+from spiritsafe.models.decoding import sample_native
+from spiritsafe.models.decoding.llama import MAX_ROWS, Packed, Steps, fits
+from spiritsafe.models.decoding.scoring import Pair
 
 SLOTS = 16
 
@@ -16,7 +17,8 @@ class Scorer:
 
     def __init__(self, model: Any, *, capacity: int, half: bool) -> None:
         self.model = model
-        self._steps = Steps(model, slots=SLOTS, capacity=capacity, half=half) if fits(model, capacity) else None
+        runs = fits(model, capacity)
+        self._steps = Steps(Packed(model, half=half), slots=SLOTS, capacity=capacity) if runs else None
 
     def score(self, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Log-probabilities in nats of each answer's tokens, in order; nothing may be empty."""
@@ -38,7 +40,7 @@ def _wave(steps: Steps, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
     flat: list[float] = []
     for start in range(0, len(rows), MAX_ROWS):
         inputs, slots, places, tokens = zip(*rows[start : start + MAX_ROWS], strict=True)
-        flat += race.score(steps.forward(inputs, slots, places, range(len(inputs))), tokens)
+        flat += sample_native.score(steps.forward(inputs, slots, places, range(len(inputs))), tokens)
     ends = [0]
     for _, answer in pairs:
         ends.append(ends[-1] + len(answer))

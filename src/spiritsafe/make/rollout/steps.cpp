@@ -74,51 +74,40 @@ struct Shape {
 // A layer's pointers, then the model's, as Python lists them; null where the architecture has none;
 // the biases follow Q_BIAS in the order of their weights.
 enum { Q, K, V, O, GATE, UP, DOWN, Q_BIAS, NORM = Q_BIAS + DOWN + 1, NORM2, Q_NORM, K_NORM, LAYER };
-enum { EMBEDDING, LAST_NORM, HEAD, COSINES, SINES };
+enum { EMBEDDING, LAST_NORM, HEAD };
+
+// Weights in panels, which any number of models may read at once.
+struct Packed {
+  virtual ~Packed() = default;
+  virtual void load(const float* const* given, int threads) = 0;
+};
 
 struct Model {
   virtual ~Model() = default;
-  virtual void load(const float* const* given, int threads) = 0;
   virtual void step(long rows, const int64_t* tokens, const int64_t* slots, const int64_t* positions, long picks,
                     const int64_t* picked, float* logits, int threads) = 0;
   virtual void copy(long from, long to, long length) = 0;
+  virtual void resize(long capacity, const float* cosines, const float* sines) = 0;
 };
 
 template <class T>
-struct Llama final : Model {
+struct Weights final : Packed {
   struct Layer {
     Matrix<T> qkv, out, gate_up, down;
     std::vector<float> norm, norm2, q_norm, k_norm;
   };
   Shape s;
-  long group, padded, width, lead;
   std::vector<Layer> layers;
   Matrix<T> head;
   std::vector<float> last_norm;
-  const float *embedding = nullptr, *cosines = nullptr, *sines = nullptr;
-  Array<T> keys, values, input, inside;
-  Array<float> stream, qkv;
+  const float* embedding = nullptr;
 
-  explicit Llama(const Shape& shape) : s(shape), layers(shape.layers) {
-    group = s.heads / s.kv_heads, padded = (s.dim + kLanes - 1) / kLanes * kLanes;
-    width = ((s.heads + 2 * s.kv_heads) * s.dim + kPanel - 1) / kPanel * kPanel;
-    lead = std::max(s.hidden, s.heads * s.dim);
+  explicit Weights(const Shape& shape) : s(shape), layers(shape.layers) {
     for (Layer& layer : layers) {
       layer.qkv.make((s.heads + 2 * s.kv_heads) * s.dim, s.hidden), layer.out.make(s.hidden, s.heads * s.dim);
       layer.gate_up.make(2 * s.inner, s.hidden), layer.down.make(s.hidden, s.inner);
     }
     head.make(s.vocab, s.hidden);
-    keys.make(s.layers * s.slots * s.kv_heads * s.capacity * s.dim);
-    values.make(s.layers * s.slots * s.kv_heads * s.capacity * padded);
-    input.make(s.max_rows * lead), inside.make(s.max_rows * s.inner);
-    stream.make(s.max_rows * s.hidden), qkv.make(s.max_rows * width);
-  }
-
-  T* keys_of(long layer, long slot, long h) const {
-    return keys + ((layer * s.slots + slot) * s.kv_heads + h) * s.capacity * s.dim;
-  }
-  T* values_of(long layer, long slot, long h) const {
-    return values + ((layer * s.slots + slot) * s.kv_heads + h) * s.capacity * padded;
   }
 
   void load(const float* const* given, int threads) override {
@@ -131,7 +120,7 @@ struct Llama final : Model {
       head.pack(rows);
 #pragma omp single
       {
-        embedding = own[EMBEDDING], cosines = own[COSINES], sines = own[SINES];
+        embedding = own[EMBEDDING];
         last_norm.assign(own[LAST_NORM], own[LAST_NORM] + s.hidden);
       }
     }
@@ -164,6 +153,47 @@ struct Llama final : Model {
       if (given[K_NORM]) to.k_norm.assign(given[K_NORM], given[K_NORM] + s.dim);
     }
   }
+};
+
+template <class T>
+struct Llama final : Model {
+  using Layer = typename Weights<T>::Layer;
+  Shape s;
+  const Weights<T>& w;
+  long group, padded, width, lead;
+  const float *cosines = nullptr, *sines = nullptr;
+  std::vector<Array<T>> keys, values;  // one a layer, so that a larger cache takes a layer's room beside the old one
+  Array<T> input, inside;
+  Array<float> stream, qkv;
+
+  Llama(const Shape& shape, const Weights<T>& weights) : s(shape), w(weights), keys(s.layers), values(s.layers) {
+    group = s.heads / s.kv_heads, padded = (s.dim + kLanes - 1) / kLanes * kLanes;
+    width = ((s.heads + 2 * s.kv_heads) * s.dim + kPanel - 1) / kPanel * kPanel;
+    lead = std::max(s.hidden, s.heads * s.dim);
+    input.make(s.max_rows * lead), inside.make(s.max_rows * s.inner);
+    stream.make(s.max_rows * s.hidden), qkv.make(s.max_rows * width);
+  }
+
+  // Room for `capacity` tokens a slot; what is there stays.
+  void resize(long capacity, const float* cosines_, const float* sines_) override {
+    const long old = s.capacity, kept = std::min(old, capacity), runs = s.slots * s.kv_heads;
+    const auto moved = [&](Array<T>& held, long each) {
+      Array<T> made;
+      made.reserve(runs * capacity * each);
+      for (long run = 0; run < runs && kept; ++run)
+        std::memcpy(made + run * capacity * each, held + run * old * each, kept * each * sizeof(T));
+      held = std::move(made);
+    };
+    for (long l = 0; l < s.layers; ++l) moved(keys[l], s.dim), moved(values[l], padded);
+    s.capacity = capacity, cosines = cosines_, sines = sines_;
+  }
+
+  T* keys_of(long layer, long slot, long h) const {
+    return keys[layer] + (slot * s.kv_heads + h) * s.capacity * s.dim;
+  }
+  T* values_of(long layer, long slot, long h) const {
+    return values[layer] + (slot * s.kv_heads + h) * s.capacity * padded;
+  }
 
   void copy(long from, long to, long length) override {
     const long whole = (length + kKeys - 1) / kKeys * kKeys;
@@ -180,13 +210,13 @@ struct Llama final : Model {
     {
 #pragma omp for schedule(static)
       for (long m = 0; m < rows; ++m)
-        std::memcpy(stream + m * s.hidden, embedding + tokens[m] * s.hidden, s.hidden * sizeof(float));
+        std::memcpy(stream + m * s.hidden, w.embedding + tokens[m] * s.hidden, s.hidden * sizeof(float));
       const auto add = [&](long m, long panel, const float* out) {
         const long n = panel * kPanel;
         for (long j = 0; j < std::min(kPanel, s.hidden - n); ++j) stream[m * s.hidden + n + j] += out[j];
       };
       for (long l = 0; l < s.layers; ++l) {
-        const Layer& layer = layers[l];
+        const Layer& layer = w.layers[l];
         norm_rows(layer.norm, rows, nullptr);
         multiply(layer.qkv, input + 0, lead, rows, [&](long m, long panel, const float* out) {
           std::memcpy(qkv + m * width + panel * kPanel, out, kPanel * sizeof(float));
@@ -205,8 +235,8 @@ struct Llama final : Model {
         });
         multiply(layer.down, inside + 0, s.inner, rows, add);
       }
-      norm_rows(last_norm, picks, picked);
-      multiply(head, input + 0, lead, picks, [&](long m, long panel, const float* out) {
+      norm_rows(w.last_norm, picks, picked);
+      multiply(w.head, input + 0, lead, picks, [&](long m, long panel, const float* out) {
         const long n = panel * kPanel;
         std::memcpy(logits + m * s.vocab + n, out, std::min(kPanel, s.vocab - n) * sizeof(float));
       });
@@ -225,7 +255,7 @@ struct Llama final : Model {
 
   // Rotates queries and keys in place and writes keys and values to the cache.
   void store(long l, long rows, const int64_t* slots, const int64_t* positions) {
-    const Layer& layer = layers[l];
+    const Layer& layer = w.layers[l];
 #pragma omp for schedule(static)
     for (long m = 0; m < rows; ++m) {
       float* own = qkv + m * width;
@@ -317,22 +347,50 @@ struct Llama final : Model {
   }
 };
 
+Shape shape_of(const int64_t* sizes, double eps) {
+  Shape shape;
+  std::memcpy(&shape, sizes, 11 * sizeof(int64_t));
+  shape.eps = eps;
+  return shape;
+}
+
 }  // namespace
 
 extern "C" {
 
-Model* model_new(const int64_t* sizes, double eps, int half) {
-  Shape shape;
-  std::memcpy(&shape, sizes, 11 * sizeof(int64_t));
-  shape.eps = eps;
+// Null where there is no memory for them.
+Packed* weights_new(const int64_t* sizes, double eps, int half) {
   try {
-    return half ? (Model*)new Llama<bf16>(shape) : (Model*)new Llama<float>(shape);
+    const Shape shape = shape_of(sizes, eps);
+    return half ? (Packed*)new Weights<bf16>(shape) : (Packed*)new Weights<float>(shape);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+void weights_free(Packed* weights) { delete weights; }
+void weights_load(Packed* weights, const float* const* given, int threads) { weights->load(given, threads); }
+
+// A model on weights of the same sizes and type, which must outlive it; null where there is no memory for it.
+Model* model_new(const int64_t* sizes, double eps, int half, const Packed* weights) {
+  Shape shape = shape_of(sizes, eps);
+  shape.capacity = 0;  // until it is resized
+  try {
+    return half ? (Model*)new Llama<bf16>(shape, *static_cast<const Weights<bf16>*>(weights))
+                : (Model*)new Llama<float>(shape, *static_cast<const Weights<float>*>(weights));
   } catch (const std::bad_alloc&) {
     return nullptr;
   }
 }
 void model_free(Model* model) { delete model; }
-void model_load(Model* model, const float* const* given, int threads) { model->load(given, threads); }
+// Tables of cosines and sines of `capacity` positions stay with the caller. 0 where there is no memory.
+int model_resize(Model* model, long capacity, const float* cosines, const float* sines) {
+  try {
+    model->resize(capacity, cosines, sines);
+    return 1;
+  } catch (const std::bad_alloc&) {
+    return 0;
+  }
+}
 void model_copy(Model* model, long from, long to, long length) { model->copy(from, to, length); }
 void model_step(Model* model, long rows, const int64_t* tokens, const int64_t* slots, const int64_t* positions,
                 long picks, const int64_t* picked, float* logits, int threads) {

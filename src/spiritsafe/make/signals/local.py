@@ -10,8 +10,8 @@ from spiritsafe.make.signals.manifest import expected, manifest_of, tokenizer_di
 from spiritsafe.make.signals.reader import SignalCache
 from spiritsafe.make.signals.sample import Keep, choose, rows_of
 from spiritsafe.make.signals.writer import SHARD_TOKENS, Writer
+from spiritsafe.models.decoding.scoring import answer_logprobs
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import answer_logprobs
 from spiritsafe.record import Exchange, seed_of
 
 BATCH = 8

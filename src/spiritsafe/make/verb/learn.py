@@ -17,8 +17,8 @@ from spiritsafe.make.signals import SignalCache
 from spiritsafe.make.verb.settings import MakeSettings, lasting
 from spiritsafe.models import Model, Request
 from spiritsafe.models.base import RequestError
+from spiritsafe.models.decoding.scoring import Pair
 from spiritsafe.models.local import LocalModel
-from spiritsafe.models.scoring import Pair
 from spiritsafe.models.stored import Stored
 from spiritsafe.prompts import Prompt
 from spiritsafe.recipe import TrainPart

@@ -54,10 +54,6 @@ class Work:
         """The teacher; a server whose log-probabilities are wanted is probed. Raises `UsageError` without them."""
         part = self.settings.teacher
         model: Any = open_model(part.model, batch=part.batch)
-        if self.kind == "weights":
-            from spiritsafe.make.rollout.decoder import fast
-
-            return fast(model)
         if self.kind != "server" or self.settings.method != "cached":
             return model  # type: ignore[no-any-return]
         from spiritsafe.make.signals.server import ServerTeacher

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from spiritsafe.models.sampling import draw, exponentials, nucleus
+from spiritsafe.models.decoding.sampling import draw, exponentials, nucleus
 
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -2.0])
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spiritsafe.models.decoding.sampling import draw
 from spiritsafe.models.logits import logits_of
-from spiritsafe.models.sampling import draw
 from spiritsafe.record import Sampling
 
 

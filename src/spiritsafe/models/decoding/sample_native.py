@@ -1,4 +1,4 @@
-"""Tokens drawn from logits, and given tokens scored, in C++ over the numbers of `models.sampling`.
+"""Tokens drawn from logits, and given tokens scored, in C++ over the numbers of `sampling`.
 
 Suffixes name axes: B rows, V vocabulary.
 """
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spiritsafe.models import sampling
+from spiritsafe.models.decoding import sampling
 from spiritsafe.native import native
 
-SOURCE = Path(__file__).with_name("race.cpp")
+SOURCE = Path(__file__).parents[2] / "make" / "rollout" / "race.cpp"
 
 
 @dataclass(frozen=True)

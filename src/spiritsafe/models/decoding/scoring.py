@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spiritsafe.models.base import Scores
-from spiritsafe.models.decode import pad_left, pad_right, positions, read_whole, shares_states
+from spiritsafe.models.decoding.padded import pad_left, pad_right, positions, read_whole, shares_states
 from spiritsafe.models.logits import logits_of
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
