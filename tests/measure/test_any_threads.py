@@ -39,7 +39,8 @@ def measured(place: Path, model: str, number: int, out: str, *words: str, **envi
     """Measure with so many threads, also in MKL where there are fewer cores."""
     settings = {threads.OPENMP: str(number), "MKL_NUM_THREADS": str(number), "MKL_DYNAMIC": "FALSE", **environment}
     command = [COMMAND, "measure", model, "--task", "self-consistency:prompts.jsonl", "-o", out, *words]
-    done = subprocess.run(command, cwd=place, env={**os.environ, **settings}, capture_output=True, check=False)
+    others = {name: value for name, value in os.environ.items() if name != threads.SETTING}  # it goes before OPENMP
+    done = subprocess.run(command, cwd=place, env={**others, **settings}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
