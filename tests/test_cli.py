@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -145,3 +146,14 @@ def test_a_recipe_that_cannot_run_is_not_valid_and_leaves_no_directory(call: Cal
         assert (code, out) == (2, "")
         assert message in err
     assert list(Path().iterdir()) == []
+
+
+def test_the_version_is_printed_and_h_is_help(say: Say) -> None:
+    assert say("--version") == f"spiritsafe {__version__}\n"
+    assert "--new-key" in say("serve", "-h")
+
+
+def test_the_package_runs_as_a_module_too() -> None:
+    ran = subprocess.run([sys.executable, "-m", "spiritsafe", "--version"], capture_output=True, text=True)
+
+    assert (ran.returncode, ran.stdout) == (0, f"spiritsafe {__version__}\n")

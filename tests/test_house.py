@@ -26,7 +26,7 @@ FLOORS = (
     ("make", "measure", "guard", "prove"),
     ("report",),
     ("house", "distil", "pipeline", "laboratory", "matched", "photocopy", "making"),
-    ("cli",),
+    ("cli", "__main__"),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 ROOMS = FLOORS[3]

@@ -27,12 +27,19 @@ def env(as_json: AsJson = False) -> None:
     from spiritsafe.cache import cache_dir
     from spiritsafe.run import environment
 
-    found: dict[str, Any] = {"spiritsafe": __version__, **environment(), "cache": str(cache_dir())}
+    files = (path for path in cache_dir().rglob("*") if path.is_file() and not path.is_symlink())
+    size_mb = round(sum(path.stat().st_size for path in files) / 1e6)
+    found: dict[str, Any] = {
+        "spiritsafe": __version__,
+        **environment(),
+        "cache": str(cache_dir()),
+        "cache_mb": size_mb,
+    }
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
     for key in ("spiritsafe", "python", "platform", "cpu", "cores", "git", "cache"):
-        typer.echo(f"{key}: {found[key]}")
+        typer.echo(f"{key}: {found[key]}" + (f" ({size_mb:,} MB)" if key == "cache" else ""))
     for package in ("torch", "transformers", "tokenizers", "pydantic", "starlette", "openai"):
         typer.echo(f"{package}: {found['packages'].get(package, 'not installed')}")
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="spiritsafe",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Distil, measure, guard and trace language models; every claim carries its evidence.",
 )
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or a shipped recipe's name.")]
@@ -27,6 +27,23 @@ KeyEnv = Annotated[
     typer.Option("--key-env", help="[HOST=]NAME: the variable with a server's key; repeat for more hosts."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from spiritsafe import __version__
+
+        typer.echo(f"spiritsafe {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help="Distil, measure, guard and trace language models; every claim carries its evidence.")
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What the command takes before any verb."""
 
 
 def print_verdicts(verdicts: "Sequence[Verdict]", *, as_json: bool) -> None:
