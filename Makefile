@@ -15,8 +15,9 @@ BENCHES := $(sort $(patsubst bench/%.py,bench-%,$(wildcard bench/[a-z]*.py)))
 # pip compiles nothing here: the first import of a module does, once, and must be allowed to keep it.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Test files side by side, one a core; more than four at once would want much memory.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Test files side by side, one a core; more than four at once would want much memory. In their own order: the
+# end-to-end ones, few tests that take long, come early, so that no core is left waiting for one of them.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Benches beside peers run in an environment of their own.
 PARITY := $(filter bench-lm_eval_parity,$(BENCHES))
