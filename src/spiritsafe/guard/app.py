@@ -1,8 +1,8 @@
 """The gateway as an ASGI app, OpenAI-compatible: `/v1/chat/completions`, `/v1/models`, `/health`.
 
 Errors are OpenAI's error JSON: 400 bad body, or more than the model can; 401 key, 404 model or path, 408 body too
-slow, 413 body too large, 429 too many answers pending for an account, 500 and 503 model or log. Risk control is
-the model's: hand in a `guarded:` one.
+slow, 413 body too large, 415 body compressed, 429 too many answers pending for an account, 500 and 503 model or log.
+Risk control is the model's: hand in a `guarded:` one.
 """
 
 import asyncio
@@ -23,14 +23,15 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from spiritsafe.errors import printable
 from spiritsafe.guard.batcher import Batcher
 from spiritsafe.guard.gateway import ApiError, Gateway, failure, refusal
 from spiritsafe.guard.keys import Keys
 from spiritsafe.guard.log import Log, Unwritable
 from spiritsafe.guard.stream import Events, sse
 from spiritsafe.guard.waiting import Answered
-from spiritsafe.guard.wire import Head, completion, model_list
-from spiritsafe.models.base import Model, exchange_id
+from spiritsafe.guard.wire import ChatBody, Head, completion, model_list
+from spiritsafe.models.base import Model, Request, exchange_id
 
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 60.0
@@ -125,9 +126,9 @@ async def _health(gateway: Gateway) -> Response:
 
 async def _chat(gateway: Gateway, request: HttpRequest, max_body_bytes: int) -> Response:
     account = await _account(gateway, request)
-    body = gateway.body_of(await _read(request, max_body_bytes))
-    requests = gateway.requests_of(body, account)
-    head = Head(gateway.name, f"chatcmpl-{exchange_id(gateway.model.digest, requests[0])}", time.time())
+    _plain(request.headers.get("content-encoding", ""))
+    data = await _read(request, max_body_bytes)
+    body, requests, head = await run_in_threadpool(_asked, gateway, data, account)  # a long body holds up none other
     top = body.top_logprobs or 0
     if body.stream:
         events = Events()
@@ -145,6 +146,23 @@ async def _chat(gateway: Gateway, request: HttpRequest, max_body_bytes: int) -> 
             raise refusal(answer.exchange)
         answered.append(answer)
     return JSONResponse(completion(head, answered, body))
+
+
+def _plain(encodings: str) -> None:
+    """Raises `ApiError` 415 for a body that is sent compressed."""
+    coded = [name for each in encodings.split(",") if (name := each.strip().lower()) not in ("", "identity")]
+    if coded:
+        named = printable(", ".join(coded))[:100]
+        what = f"The body has Content-Encoding {named}, which is not read here; send it uncompressed."
+        raise ApiError(415, what, code="unsupported_content_encoding")
+
+
+def _asked(gateway: Gateway, data: bytes, account: str) -> tuple[ChatBody, list[Request], Head]:
+    """What a body asks for. Raises `ApiError` 400, or 404 for another model's name."""
+    body = gateway.body_of(data)
+    requests = gateway.requests_of(body, account)
+    identity = f"chatcmpl-{exchange_id(gateway.model.digest, requests[0])}"
+    return body, requests, Head(gateway.name, identity, time.time())
 
 
 async def _account(gateway: Gateway, request: HttpRequest) -> str:

@@ -84,7 +84,7 @@ class Gateway:
         try:
             body = ChatBody.model_validate_json(data.removeprefix(b"\xef\xbb\xbf"))  # a byte order mark says nothing
         except ValidationError as error:
-            message, param = explain(error.errors(include_url=False)[0])
+            message, param = explain(error.errors(include_url=False, include_input=False, include_context=False)[0])
             raise ApiError(400, message, param=param) from None
         if body.model != self.name:
             raise self.no_model(body.model)

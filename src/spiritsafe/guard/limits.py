@@ -64,6 +64,9 @@ class Patient(H11Protocol):
             self._stop(name)
         super().connection_lost(exc)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: a client that asks for another protocol gets its answer in this one, as RFC 9110, 7.8 has it."""
+
     @property
     def waits(self) -> bool:
         """Whether no request of this connection is being answered."""

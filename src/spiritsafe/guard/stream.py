@@ -82,6 +82,8 @@ async def sse(head: Head, body: ChatBody, events: Events, first: Event | None) -
     try:
         async for part in _parts(head, body, events, first):
             yield _line(json.dumps(part)) if part else b": \n\n"
+            # The loop's turn: other connections', and the news that this one is lost, before more is written to it.
+            await asyncio.sleep(0)
     except Exception as error:
         yield _line(json.dumps(failure(error).body))
         return

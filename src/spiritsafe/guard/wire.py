@@ -15,6 +15,13 @@ from spiritsafe.record import Exchange, Message, Sampling
 
 Json = dict[str, Any]
 Stop = Annotated[str, Field(min_length=1)]
+# As OpenAI's API has them: "5", 5.0 and true are no whole numbers, "1" and true no numbers, "yes" and 1 not true.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True)]  # a whole number too
+Truth = Annotated[bool, Field(strict=True)]
+# Turns, parts and tool calls of one request: OpenAI's own bound for messages. Each costs some 0.05 ms of one
+# interpreter, which all requests share, whatever it says; what is said is bounded by the body's bytes.
+MOST_MESSAGES = 2048
 
 
 def _unless(*neutral: Any) -> Callable[[Any], Any]:
@@ -46,11 +53,12 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class TextPart(Wire):
-    """A part of a message's content; only text is served."""
+class Part(Wire):
+    """A part of a message's content; only text is served, of which a refusal is the assistant's."""
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text", "refusal"]
+    text: str = ""
+    refusal: str = ""
 
 
 class CalledFunction(Wire):
@@ -75,9 +83,25 @@ def _served(value: Any) -> Any:
         named = next((many for word, many in KINDS.items() if word in kind), "")
         if named:
             raise ValueError(f"{named} are not served, only text")
-        if kind != "text" or not isinstance(part.get("text"), str):
+        if kind not in ("text", "refusal") or not isinstance(part.get(kind), str):
             raise ValueError("holds a part that is no text")
     return value
+
+
+def _counted(value: Any) -> Any:
+    """Messages, if they are not too many: counted before anything is made of them."""
+    num = len(value) if isinstance(value, list) else 0
+    if num <= MOST_MESSAGES:
+        lists = [held for turn in value for held in _lists_of(turn)] if num else []
+        num += sum(map(len, lists))
+    if num > MOST_MESSAGES:
+        raise ValueError(f"holds more than {MOST_MESSAGES} turns, parts and tool calls")
+    return value
+
+
+def _lists_of(turn: Any) -> list[list[Any]]:
+    held = (turn.get("content"), turn.get("tool_calls")) if isinstance(turn, dict) else ()
+    return [each for each in held if isinstance(each, list)]
 
 
 KINDS = {"image": "images", "audio": "audio parts", "file": "files", "video": "videos"}
@@ -87,7 +111,7 @@ class WireMessage(Wire):
     """One turn; `developer` is OpenAI's newer word for `system`. An assistant's may be without text."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[TextPart] | None, BeforeValidator(_served)] = None
+    content: Annotated[str | list[Part] | None, BeforeValidator(_served)] = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     audio: Nothing = None
@@ -96,13 +120,16 @@ class WireMessage(Wire):
     def _says_something(self) -> Self:
         if self.content is None and self.role != "assistant":
             raise ValueError(f"content: a turn of role {self.role} needs text")
+        refuses = isinstance(self.content, list) and any(part.type == "refusal" for part in self.content)
+        if refuses and self.role != "assistant":
+            raise ValueError(f"content: a turn of role {self.role} holds a refusal, which is the assistant's")
         return self
 
 
 class StreamOptions(Wire):
     """What a stream tells at its end."""
 
-    include_usage: bool = False
+    include_usage: Truth = False
 
 
 def _seed(value: Any) -> Any:
@@ -117,18 +144,18 @@ class ChatBody(Wire):
     """The body of `POST /v1/chat/completions`. `None` stands for the default everywhere."""
 
     model: str
-    messages: list[WireMessage] = Field(min_length=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_tokens: int | None = Field(default=None, ge=1, le=32768)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=32768)
+    messages: Annotated[Annotated[list[WireMessage], Field(min_length=1)], BeforeValidator(_counted)]
+    temperature: Number | None = Field(default=None, ge=0, le=2)
+    top_p: Number | None = Field(default=None, gt=0, le=1)
+    max_tokens: Whole | None = Field(default=None, ge=1, le=32768)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1, le=32768)
     stop: Annotated[Annotated[list[Stop], Field(max_length=4)] | None, BeforeValidator(_stops)] = None
-    seed: Annotated[Annotated[int, Field(ge=0, lt=2**63)] | None, BeforeValidator(_seed)] = None
-    stream: bool | None = None
+    seed: Annotated[Annotated[Whole, Field(ge=0, lt=2**63)] | None, BeforeValidator(_seed)] = None
+    stream: Truth | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = Field(default=None, ge=1, le=64)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=254)
+    n: Whole | None = Field(default=None, ge=1, le=64)
+    logprobs: Truth | None = None
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=254)
     tools: Annotated[Any, AfterValidator(_unless(None, []))] = None
     tool_choice: Annotated[Any, AfterValidator(_unless(None, "none", "auto"))] = None
     functions: Annotated[Any, AfterValidator(_unless(None, []))] = None
@@ -154,6 +181,13 @@ class ChatBody(Wire):
     guided_choice: Nothing = None
     guided_grammar: Nothing = None
     ignore_eos: Annotated[Any, AfterValidator(_unless(None, False))] = None
+
+    @model_validator(mode="after")
+    def _has_one_bound(self) -> Self:
+        newer, older = self.max_completion_tokens, self.max_tokens
+        if newer is not None and older is not None and newer != older:
+            raise ValueError(f"max_completion_tokens: is {newer} and max_tokens {older}; send one of them")
+        return self
 
 
 def messages_of(body: ChatBody) -> tuple[Message, ...]:
@@ -239,8 +273,10 @@ def explain(error: Mapping[str, Any]) -> tuple[str, str]:
     """A pydantic error as (message, param)."""
     param = ".".join(str(part) for part in error["loc"])
     said = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "value_error" and said.startswith("content: "):
-        param, said = f"{param}.content", said.removeprefix("content: ")
+    field, colon, rest = said.partition(": ")
+    if error["type"] == "value_error" and colon and field.isidentifier():  # found by a look at several fields
+        param = f"{param}.{field}" if param else field
+        said = rest
     return f"{param or 'body'}: {said}", param
 
 
@@ -259,6 +295,8 @@ def _role(role: str) -> Any:
 
 def _said(message: WireMessage) -> str:
     """All text of a turn: its content, its refusal, and tools that it called as `NAME(ARGUMENTS)`."""
-    content = message.content if isinstance(message.content, str) else "".join(p.text for p in message.content or ())
+    held = message.content
+    parts = () if isinstance(held, str) else held or ()
+    content = held if isinstance(held, str) else "".join(getattr(part, part.type) for part in parts)
     called = [f"{call.function.name}({call.function.arguments})" for call in message.tool_calls or ()]
     return "\n".join(part for part in (content, message.refusal, *called) if part)
