@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 SRC = ROOT / "src" / "spiritsafe"
 FILES = sorted(SRC.rglob("*.py"))
 FLOORS = (
-    ("errors", "record", "cache", "locks", "threads"),
+    ("errors", "record", "seal", "cache", "locks", "threads"),
     (
         *("evidence", "recipe", "recipe_matched", "recipe_photocopy", "run", "ledger"),
         *("prompts", "progress", "accounts", "stage", "native", "checks", "prompt_files", "prompt_rows"),

@@ -1,6 +1,7 @@
 """Records: what is written is what is read, and a killed process costs at most the line it was writing."""
 
 import json
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_a_broken_line_elsewhere_is_named_by_number(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:20], lines[2]]) + "\n")
     assert repair_jsonl(path) is None
-    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is broken: .*; mend or remove that line"):
+    with pytest.raises(DataError, match=r"a\.jsonl: line 2 is broken or cut off: .*, or remove that line"):
         read_jsonl(path, Exchange)
 
 
@@ -142,7 +143,7 @@ def test_an_unknown_version_and_an_unknown_key_are_named(tmp_path: Path) -> None
     for changed, key in ((known | {"version": 3}, "version"), (known | {"extra": 1}, "extra")):
         path.write_text(json.dumps(changed) + "\n")
         with pytest.raises(DataError, match=f"line 1 is broken: {key}: "):
-            read_jsonl(path, Exchange)
+            read_jsonl(path, Exchange, on_unsealed=print)
 
 
 def test_an_exchange_of_the_first_version_is_still_read(tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ def test_an_exchange_of_the_first_version_is_still_read(tmp_path: Path) -> None:
     old = {key: value for key, value in exchange(0).model_dump(mode="json").items() if key not in new}
     old["usage"].pop("known")
     path.write_text(json.dumps(old | {"version": 1}) + "\n")
-    (read,) = read_jsonl(path, Exchange)
+    (read,) = read_jsonl(path, Exchange, on_unsealed=print)
     assert read.version == 1
     assert (read.sent, read.error, read.usage.known) == (None, "", True)
 
@@ -233,6 +234,51 @@ def test_an_exchange_that_was_edited_is_refused_and_its_line_named(tmp_path: Pat
     edited = json.loads(second) | dict([change])
     path.write_text(f"{first}\n{json.dumps(edited, separators=(',', ':'))}\n")
     with pytest.raises(DataError, match="line 2 was changed since it was written"):
+        read_jsonl(path, Exchange)
+
+
+def without_seals(lines: str) -> str:
+    """The lines of a log as somebody leaves them who edits them and takes the seals off."""
+    bare = [{key: value for key, value in json.loads(line).items() if key != "checksum"} for line in lines.splitlines()]
+    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in bare)
+
+
+def test_an_exchange_without_a_seal_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, [exchange(0), exchange(1)])
+    first, second = path.read_text().splitlines()
+
+    path.write_text(f"{first}\n{without_seals(second)}")
+    for say in (None, lambda _: None):
+        with pytest.raises(DataError, match="line 2 has no seal"):
+            read_jsonl(path, Exchange, on_unsealed=say)
+    path.write_text(without_seals(f"{first}\n{second}"))
+    with pytest.raises(DataError, match="line 1 has no seal"):
+        read_jsonl(path, Exchange)
+
+
+def test_a_log_of_others_without_any_seal_is_read_and_that_is_said(tmp_path: Path) -> None:
+    path, warnings = tmp_path / "a.jsonl", list[str]()
+    append_jsonl(path, [exchange(0), exchange(1)])
+    path.write_text(without_seals(path.read_text()))
+
+    assert read_jsonl(path, Exchange, on_unsealed=warnings.append) == [exchange(0), exchange(1)]
+    assert "its 2 lines have no seal" in "".join(warnings)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda line: json.dumps(json.loads(line)), "line 2 was written anew by another program"),
+        (lambda line: line[: len(line) // 2], "line 2 is broken or cut off"),
+    ],
+)
+def test_why_a_line_is_refused_is_said(tmp_path: Path, change: Callable[[str], str], reason: str) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, [exchange(0), exchange(1)])
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{change(second)}\n")
+    with pytest.raises(DataError, match=reason):
         read_jsonl(path, Exchange)
 
 

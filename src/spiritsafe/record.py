@@ -3,16 +3,13 @@
 All are frozen and versioned and have no methods that act. Times are seconds since the epoch (UTC),
 log-probabilities are in nats.
 
-A stored exchange is sealed: its line ends with a checksum of all before it, and a line that was changed since
-is refused when it is read. A seal shows an edit by hand; whoever makes a new seal is found by the digests of
-files that finished stages hold.
+A stored exchange is sealed (`seal.py`): a line that was changed since, or has no seal, is refused when it is read.
 """
 
 import hashlib
 import json
 import math
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,12 +21,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spiritsafe.errors import DataError, writing
 from spiritsafe.locks import locked
+from spiritsafe.seal import is_sealed, sealed, unsealed, without_seal
 
 VERDICT_VERSION = 1
 # The mask can only be read by setting it, which is safe as long as there is one thread.
 UMASK = os.umask(0o077)
 os.umask(UMASK)
-SEAL = re.compile(r',"checksum":"(?P<checksum>[0-9a-f]{32})"\}\s*$')
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls", "error", "unknown"]
 ErrorKind = Literal["", "request", "filter", "passing", "model"]
 
@@ -189,16 +186,31 @@ def append_jsonl(path: Path, records: Iterable[BaseModel | Mapping[str, Any]]) -
                 raise
 
 
-def read_jsonl(path: Path, model: type[R], *, on_torn: Callable[[str], None] | None = None) -> list[R]:
+def read_jsonl(
+    path: Path,
+    model: type[R],
+    *,
+    on_torn: Callable[[str], None] | None = None,
+    on_unsealed: Callable[[str], None] | None = None,
+) -> list[R]:
     """All records of a JSONL file; [] where there is none. Raises `DataError` naming a broken line.
 
     With `on_torn`, a last line that is still being written, or never will be, is left out, and it is told so.
+    An exchange without a seal is refused. `on_unsealed` is for files of others, which may have no seal at all: it is
+    told so. One unsealed line among sealed ones is refused there, too.
     """
     lines = list(_lines(path))
     if on_torn and lines and _broken_tail(lines[-1][1].encode()) == 0:
         lines.pop()
         on_torn(f"{path}: the last line is broken and was left out")
-    return [_parse(path, number, line, model) for number, line in lines]
+    if model is not Exchange:
+        return [_parse(path, number, line, model) for number, line in lines]
+    open_lines = [(number, line) for number, line in lines if not is_sealed(line)]
+    if on_unsealed and open_lines and len(open_lines) == len(lines):
+        on_unsealed(f"{path}: its {len(lines):,} lines have no seal: an edit of them would not be noticed")
+    elif open_lines:
+        raise without_seal(path, *open_lines[0])
+    return [_parse(path, number, unsealed(path, number, line), model) for number, line in lines]
 
 
 def jsonl_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -310,30 +322,8 @@ def _line(path: Path, record: BaseModel | Mapping[str, Any]) -> str:
         if not all(map(math.isfinite, (*numbers, record.sampling.temperature, record.sampling.top_p))):
             what = f"exchange {record.id} holds a number that is NaN or infinite, and is not written"
             raise DataError(str(path), what, "its model is broken")
-        return _sealed(record.model_dump_json())
+        return sealed(record.model_dump_json())
     return record.model_dump_json() if isinstance(record, BaseModel) else json.dumps(record, ensure_ascii=False)
-
-
-def _sealed(line: str) -> str:
-    """A JSON object's line with the checksum of what stands before it as its last member."""
-    return f'{line[:-1]},"checksum":"{_checksum(line)}"}}'
-
-
-def _checksum(line: str) -> str:
-    # 128 bits: nobody stumbles on two lines of one checksum.
-    return hashlib.sha256(line.encode()).hexdigest()[:32]
-
-
-def _unsealed(path: Path, number: int, line: str) -> str:
-    """A line without its seal; one that has none is passed on as it is. Raises `DataError` if the seal is broken."""
-    seal = SEAL.search(line)
-    if seal is None:
-        return line
-    body = f"{line[: seal.start()]}}}"
-    if _checksum(body) != seal["checksum"]:
-        what = f"line {number} was changed since it was written: its checksum does not match"
-        raise DataError(str(path), what, "put the file back as it was, or remove that line")
-    return body
 
 
 def _write_all(file: FileIO, data: bytes) -> None:
@@ -351,8 +341,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _parse(path: Path, number: int, line: str, model: type[R]) -> R:
-    if model is Exchange:
-        line = _unsealed(path, number, line)
     try:
         return model.model_validate_json(line)
     except ValidationError as error:

@@ -44,6 +44,27 @@ def test_it_measures_two_models_and_gates(
     assert 'failures="1"' in (out / "junit.xml").read_text()
 
 
+@pytest.mark.parametrize("edited", ["verdicts.json", "exchanges/", "evidence.json"])
+def test_a_report_of_edited_evidence_is_refused(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], edited: str
+) -> None:
+    out = tmp_path / "out"
+    assert run(monkeypatch, "fake:echo", "--task", "gsm8k", "--data", data, "-o", str(out)) == 0
+    monkeypatch.setattr(sys, "argv", ["spiritsafe", "report", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    capsys.readouterr()
+    path = next((out / edited).glob("*.jsonl")) if edited.endswith("/") else out / edited
+    path.write_text(path.read_text().replace('"answer":"', '"answer":"X', 1).replace("1", "2", 1))
+
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    assert end.value.code == 1
+    assert "was changed since" in capsys.readouterr().err
+
+
 def test_no_task_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "fake:echo") == 2
     assert "no task is named" in capsys.readouterr().err

@@ -56,6 +56,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 @app.command()
 def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")], as_json: AsJson = False) -> None:
     """Write report.html anew from what a run directory holds, and print its verdicts."""
+    from spiritsafe.measure.output import check_measurement
     from spiritsafe.report.html import write_report
     from spiritsafe.report.load import read_verdicts
     from spiritsafe.run import check_evidence
@@ -64,6 +65,8 @@ def report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")],
         verdicts = read_verdicts(folder)
         if (folder / "recipe.json").is_file():
             check_evidence(folder, verdicts)
+        else:
+            check_measurement(folder)
         path = write_report(folder)
         print_verdicts(verdicts, as_json=as_json)
         if not as_json:

@@ -119,12 +119,13 @@ def watch(
     """Judge the accounts in a log, calibrated on ordinary accounts other than those judged."""
     from spiritsafe.errors import DataError
     from spiritsafe.guard.watch import watch as watch_accounts
+    from spiritsafe.guard.watch.log import each_once
     from spiritsafe.progress import warn
     from spiritsafe.record import Exchange, read_jsonl
 
     if not exchanges.is_file():
         raise DataError(str(exchanges), "no such file")
-    log = read_jsonl(exchanges, Exchange, on_torn=warn)
+    log = each_once(read_jsonl(exchanges, Exchange, on_torn=warn, on_unsealed=warn), exchanges, warn)
     others = [a for a in dict.fromkeys(e.account for e in log) if a not in calibration]
     found = watch_accounts(log, judged=judged or others, calibration=calibration, feature=feature, alpha=alpha, seed=0)
     print_verdicts(found, as_json=as_json)

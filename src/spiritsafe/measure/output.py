@@ -1,4 +1,4 @@
-"""What a measurement leaves (verdicts, table, junit.xml, control, cases, unanswered), and gates on its shares."""
+"""What a measurement leaves (verdicts, table, junit.xml, control, cases, unanswered, evidence), and gates on shares."""
 
 import csv
 import io
@@ -10,11 +10,22 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from spiritsafe.errors import UsageError, printable
-from spiritsafe.record import Verdict, verdict_file, write_atomic, write_json
+from spiritsafe.errors import DataError, UsageError, printable
+from spiritsafe.record import (
+    Verdict,
+    bytes_digest,
+    digest_of,
+    read_json,
+    verdict_file,
+    write_atomic,
+    write_json,
+)
 
 FORM = re.compile(r"(?:(?P<task>[^<>=]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?P<bound>\d*\.?\d+)")
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+RESULTS = ("verdicts.json", "cases.json", "control.json", "unanswered.json")  # what the report reads
+EVIDENCE = "evidence.json"
+AGAIN = "run the measurement again: what is stored is not asked for twice"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = (
     "name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "least_effect", "saturated", "claim",
@@ -64,7 +75,8 @@ def write_results(
 
     control.json holds what the risk control's stages settled and took; times differ from run to run. cases.json
     holds what is `told` of single prompts, masked. `stopped` is the budget that ended the measurement: no gate is
-    judged then, and junit.xml holds the one failure that it is not whole. `computed`: see `verdict_file`.
+    judged then, and junit.xml holds the one failure that it is not whole. `computed`: see `verdict_file`. evidence.json
+    holds the digests of these and of all answers.
     """
     write_json(folder / "verdicts.json", verdict_file(verdicts, stopped=stopped, computed=computed))
     write_atomic(folder / "table.csv", _csv(verdicts))
@@ -76,6 +88,40 @@ def write_results(
     (folder / "unanswered.json").unlink(missing_ok=True)  # of an attempt before this one
     if unanswered:
         write_json(folder / "unanswered.json", {"version": 1, "unanswered": list(unanswered)})
+    _write_evidence(folder)
+
+
+def check_measurement(folder: Path) -> None:
+    """Raise `DataError` if what a measurement rests on, answers above all, is not as it was when it was written.
+
+    Answers that were added since, by another measurement in the same folder, are no change.
+    """
+    path = folder / EVIDENCE
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("seal") != _seal(record):
+        raise DataError(str(path), "was changed since it was written: its seal does not match", AGAIN)
+    for name, known in record["files"].items():
+        file = folder / name
+        if not file.is_file() or _prefix(file, known["bytes"]) != known:
+            raise DataError(str(file), "was changed since the verdicts were written: its digest does not match", AGAIN)
+
+
+def _write_evidence(folder: Path) -> None:
+    names = [name for name in RESULTS if (folder / name).is_file()]
+    names += sorted(path.relative_to(folder).as_posix() for path in (folder / "exchanges").rglob("*.jsonl"))
+    files = {name: _prefix(folder / name, (folder / name).stat().st_size) for name in names}
+    record = {"version": 1, "files": files}
+    write_json(folder / EVIDENCE, record | {"seal": _seal(record)})
+
+
+def _prefix(path: Path, size: int) -> dict[str, Any]:
+    """How many bytes a file begins with, at most so many, and their sha256."""
+    data = path.read_bytes()[:size]
+    return {"bytes": len(data), "sha256": bytes_digest(data)}
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return digest_of({key: value for key, value in record.items() if key != "seal"})
 
 
 def _cell(value: object) -> object:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from spiritsafe.errors import DataError, ModelError
 from spiritsafe.models.base import OnExchange, OnText, Request, Scores, exchange_id, failed, told
+from spiritsafe.progress import warn
 from spiritsafe.record import Exchange, Message, Sampling, prompt_digest, read_jsonl
 
 Key = tuple[str, str, str]
@@ -67,7 +68,7 @@ def open_replay(address: str, rest: str, batch: int) -> ReplayModel:
     path = Path(rest)
     if not path.is_file():
         raise DataError(rest, "no such file", "replay:PATH names a JSONL file of exchanges")
-    return ReplayModel(address, path, read_jsonl(path, Exchange))
+    return ReplayModel(address, path, read_jsonl(path, Exchange, on_unsealed=warn))
 
 
 def _one_digest(path: Path, exchanges: Sequence[Exchange]) -> str:
