@@ -113,8 +113,8 @@ def warm_server(folder: Path) -> Iterator[Path | None]:
         server.stdin.close()  # it ends with this
 
 
-def ended(process: "subprocess.Popen[str]", timeout_s: float = 300) -> Ended:
-    """Wait for a process."""
+def ended(process: "subprocess.Popen[str]", timeout_s: float = 3600) -> Ended:
+    """Wait for a process; the time is against one that hangs alone, as the machine may be busy."""
     try:
         out, err = process.communicate(timeout=timeout_s)
     except BaseException:
@@ -126,7 +126,7 @@ def ended(process: "subprocess.Popen[str]", timeout_s: float = 300) -> Ended:
     return Ended(process.returncode, out, said, progress)
 
 
-def wait_for(seen: Callable[[], bool], process: "subprocess.Popen[str]", timeout_s: float = 120) -> None:
+def wait_for(seen: Callable[[], bool], process: "subprocess.Popen[str]", timeout_s: float = 3600) -> None:
     """Wait until something is seen. Fails where the process ends before."""
     ends_s = time.monotonic() + timeout_s
     while not seen():
