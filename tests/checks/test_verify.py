@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from spiritsafe.checks import verify as checking
 from spiritsafe.checks.verify import Checkers, outcome
+from spiritsafe.errors import RunError
 from spiritsafe.make.data.verify import Check, verify
 from spiritsafe.models import Request, open_model, user
 from spiritsafe.prompts import Prompt, task_prompts
@@ -99,3 +101,16 @@ def test_reasoning_gym_s_own_scorer_judges_its_items_and_outcomes_are_kept(tmp_p
     assert sorted(c.id for c in read_jsonl(path, Check)) == sorted(by_id)
     verify(exchanges, {i: p.model_copy(update={"index": (p.index + 1) % 4}) for i, p in by_id.items()}, path)
     assert len(read_jsonl(path, Check)) == 8
+
+
+def test_a_checking_process_that_ends_at_its_start_is_an_error_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "START", "import sys; sys.path[:] = {path}; sys.exit(3)")
+    with Checkers() as checkers, pytest.raises(RunError, match="the process that checks answers: ended at its"):
+        checkers.layers()
+
+
+def test_a_checking_process_that_never_starts_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "START", "import sys, time; sys.path[:] = {path}; time.sleep(60)")
+    monkeypatch.setattr(checking, "START_S", 0.1)
+    with Checkers() as checkers, pytest.raises(RunError, match="did not start within"):
+        checkers.layers()

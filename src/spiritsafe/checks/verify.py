@@ -6,6 +6,7 @@ Safe to use from any thread.
 
 import atexit
 import json
+import select
 import subprocess
 import sys
 import tempfile
@@ -17,13 +18,14 @@ from queue import LifoQueue
 from typing import Any, Literal
 
 from spiritsafe.checks.values import references
-from spiritsafe.errors import MissingExtra, RecipeError
+from spiritsafe.errors import MissingExtra, RecipeError, RunError
 from spiritsafe.progress import Tick
 from spiritsafe.prompts import Prompt
 
 Outcome = Literal["correct", "wrong", "error", "stopped"]
 UNSCORABLE: tuple[Outcome, ...] = ("error", "stopped")
 LIMIT_S = 5.0
+START_S = 300.0  # its imports take seconds, and a minute on a crowded machine
 FEW = 64
 # All that the process gets of an environment. Numpy's threads would be shared with its forks; some families draw from
 # sets, whose order follows the seed of Python's hashes.
@@ -137,9 +139,21 @@ class _Process:
             self._process = subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=ENVIRONMENT, cwd=_nowhere()
             )
-            assert self._process.stdout is not None
-            self._layers = tuple(json.loads(self._process.stdout.readline())["layers"])
+            self._layers = self._started(self._process)
         return self._layers
+
+    def _started(self, process: "subprocess.Popen[bytes]") -> tuple[str, ...]:
+        """The layers that the process names first. Raises `RunError` if it ends before, or takes `START_S`."""
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], START_S)
+        line = process.stdout.readline() if ready else b""
+        if not line:
+            process.kill()
+            self.end()
+            what = "ended at its start" if ready else f"did not start within {START_S:.0f} s"
+            command = "python -c 'import spiritsafe.checks.process'"
+            raise RunError("the process that checks answers", what, f"see what {command} says, and try again")
+        return tuple(json.loads(line)["layers"])
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """What the process says; {} if it ended over it."""
