@@ -137,6 +137,8 @@ DISGUISES: dict[str, Callable[[str], str]] = {
     ),
     "ascii85 in its marks": lambda t: base64.a85encode(t.encode(), adobe=True).decode(),
     "uuencode": lambda t: binascii.b2a_uu(t.encode()).decode(),
+    "base64, a blank after each character": lambda t: " ".join(base64.b64encode(t.encode()).decode()),
+    "quoted-printable in small letters": lambda t: "".join(f"={byte:02x}" for byte in t.encode()),
     "UTF-7": lambda t: f"+{b64(t.encode('utf-16-be')).rstrip('=')}-",
     "ROT47": lambda t: t.translate({code: 33 + (code + 14) % 94 for code in range(33, 127)}),
     "chr": lambda t: "+".join(f"chr({ord(c)})" for c in t),

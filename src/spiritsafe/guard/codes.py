@@ -19,7 +19,7 @@ from contextlib import suppress
 
 _TAG = re.compile(r"<!--.{0,500}?-->|</?[a-z][^<>]{0,200}>", re.IGNORECASE | re.DOTALL)
 _PERCENT = re.compile(r"(?:%[0-9a-f]{2})+", re.IGNORECASE)
-_PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+")
+_PRINTABLE = re.compile(r"(?:=[0-9A-F]{2})+|(?:=[0-9a-f]{2}){3,}")
 _ESCAPE_FORMS = r"u\{([0-9a-f]{1,6})\}|u([0-9a-f]{4})|U([0-9a-f]{8})|x([0-9a-f]{2})|([0-9a-f]{6})\s?|([0-7]{3})"
 _ESCAPE = re.compile(rf"\\(?:{_ESCAPE_FORMS})", re.IGNORECASE)
 _ESCAPES = re.compile(rf"(?:\\(?:{_ESCAPE_FORMS}))+", re.IGNORECASE)
@@ -29,6 +29,7 @@ _UU_LINE = re.compile(r"^[!-M][ -`]{4,60}$", re.MULTILINE)
 _ROT47 = {code: 33 + (code - 33 + 47) % 94 for code in range(33, 127)}
 _RUN = re.compile(r"[A-Za-z0-9+/_=-]{4,}(?:\s[A-Za-z0-9+/_=-]{4,})*")
 _CODED = re.compile(r"[a-z][A-Z]|[0-9][A-Za-z]|[A-Za-z][0-9]|=$|^.{16}")
+_SPACED = re.compile(r"(?<!\S)[A-Za-z0-9+/_=-](?: [A-Za-z0-9+/_=-]){11,}(?!\S)")  # a blank after each character
 _ASCII85 = re.compile(r"<~([!-uz\s]+)~>|(?<!\S)([!-~]{10,})(?!\S)")
 _NUMBER = r"(?:0x|0b|0o|U\+|&#x?)?[0-9A-Fa-f]{1,8}[;hH]?"
 _NUMBERS = re.compile(rf"(?<![\w.]){_NUMBER}(?:[\s,;:_/|-]+{_NUMBER}){{3,}}+")
@@ -60,7 +61,7 @@ _KNOWN_BYTES = (
 
 def in_words(text: str) -> str:
     """The text with one layer of encoding taken off wherever it says something."""
-    for step in (_ascii85, _uuencoded, _rot47, _unescaped, _runs, _numbers, _morse, _spelled_by_names):
+    for step in (_ascii85, _uuencoded, _rot47, _unescaped, _spaced, _runs, _numbers, _morse, _spelled_by_names):
         text = step(text)
     return text
 
@@ -123,6 +124,15 @@ def _utf8(data: bytes, otherwise: str) -> str:
 
 def _runs(text: str) -> str:
     return _RUN.sub(lambda found: _said_by_runs(found.group()), text)
+
+
+def _spaced(text: str) -> str:
+    """A code whose characters stand apart, if together they say something."""
+
+    def said(found: re.Match[str]) -> str:
+        return _said(found.group().replace(" ", "")) or found.group()
+
+    return _SPACED.sub(said, text)
 
 
 def _said_by_runs(runs: str) -> str:
