@@ -1,5 +1,6 @@
 """The verbs that need no model: what they print can be read by a person and by a program."""
 
+import io
 import json
 import re
 import subprocess
@@ -157,3 +158,12 @@ def test_the_package_runs_as_a_module_too() -> None:
     ran = subprocess.run([sys.executable, "-m", "spiritsafe", "--version"], capture_output=True, text=True)
 
     assert (ran.returncode, ran.stdout) == (0, f"spiritsafe {__version__}\n")
+
+
+def test_one_talks_to_a_model_line_by_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\x1b[2J\nAnd you?\n\nNew\n"))
+
+    code, said, _ = call("chat", "fake:echo")
+
+    assert code == 0
+    assert said == "Hello⟨U+001B⟩[2J\nAnd you?\nNew\n"

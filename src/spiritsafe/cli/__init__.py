@@ -6,10 +6,10 @@ not met, 130 interrupted.
 
 # The order of import is the order in which --help lists the verbs.
 # isort: off
-from spiritsafe.cli import run, serve, make, measure, guard, info
+from spiritsafe.cli import run, serve, make, chat, measure, guard, info
 
 # isort: on
 from spiritsafe.cli.main import main
 from spiritsafe.cli.shared import app
 
-__all__ = ["app", "guard", "info", "main", "make", "measure", "run", "serve"]
+__all__ = ["app", "chat", "guard", "info", "main", "make", "measure", "run", "serve"]
