@@ -234,6 +234,16 @@ def test_a_model_with_adapters_beside_its_weights_is_decoded_as_before(plain: Lo
     assert threads.computed()["decoders"] == ["padded"]
 
 
+def test_a_model_whose_layers_are_fewer_than_its_config_says_is_decoded_as_before(
+    plain: LocalModel, quick: LocalModel
+) -> None:
+    whole = quick.generate(requests())
+    for model in (plain, quick):
+        model.model.model.layers = model.model.model.layers[:2]
+    assert said(quick.generate(requests())) == said(plain.generate(requests())) != said(whole)
+    assert threads.computed()["decoders"] == ["native", "padded"]
+
+
 def test_a_prompt_for_which_the_weights_give_nan_fails_alone(plain: LocalModel, quick: LocalModel) -> None:
     broken = quick.tokenizer.convert_tokens_to_ids("bird")
     asked = [Request(user(text), Sampling(seed=1, max_tokens=6)) for text in ("one two", "one bird", "two")]

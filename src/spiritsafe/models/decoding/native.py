@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spiritsafe import threads
 from spiritsafe.models.decoding import padded, sample_native
-from spiritsafe.models.decoding.llama import MAX_ROWS, Packed, Steps, fits, head_dim
+from spiritsafe.models.decoding.llama import MAX_ROWS, Packed, Steps, core_of, fits, head_dim
 from spiritsafe.models.decoding.padded import Row
 from spiritsafe.models.decoding.sample_native import Drawing
 
@@ -71,7 +71,9 @@ class Native:
 
 def runs(model: Any, capacity: int) -> bool:
     """Whether a model is decoded in C++, as long as there is memory."""
-    return model.dtype == torch.float32 and not hasattr(model, "peft_config") and fits(model, capacity)
+    if model.dtype != torch.float32 or hasattr(model, "peft_config") or not fits(model, capacity):
+        return False
+    return len(core_of(model).layers) == model.config.num_hidden_layers  # some may have been taken out for a while
 
 
 def weight_bytes(model: Any) -> int:
