@@ -4,9 +4,11 @@
 clients stream from a gateway, `guarded` asks the model behind a policy. Every pair of runs draws the same answers.
 `limit`: weights read once a step at the measured bandwidth, or products at the measured peak, whichever takes longer;
 prompts and attention left out. transformers' `generate` draws as many tokens from the same prompts.
-Not covered: other models, long answers, a quiet machine.
+`tokens_per_s` is what a user waits for; `tokens_per_processor_s` counts this process's own processor seconds, clients
+among them, and so depends less on what else the machine does. Not covered: other models, long answers.
 """
 
+import json
 import random
 import statistics
 import tempfile
@@ -39,8 +41,10 @@ from spiritsafe.record import Exchange, Sampling, read_jsonl
 RUNS, TOKENS, MANY, FEW = 5, 24, 16, 3
 TOPICS = ("copper", "rain", "Berlin", "bread", "chess", "rivers", "foxes", "winter", "tea", "paper", "gold", "sleep")
 PEER, GENERATE = "padded decoder", "transformers generate"
+WALL, PROCESSOR = "tokens_per_s", "tokens_per_processor_s"
 Said = list[tuple[int, ...]]
 Work = Callable[[], Said]
+Rates = dict[str, list[float]]  # by who decodes
 
 
 def measure(seed: int) -> list[Row]:
@@ -60,9 +64,10 @@ def measure(seed: int) -> list[Row]:
         ways = {"ours": partial(decoded, model, Native(), work), PEER: partial(decoded, model, padded.decode, work)}
         if case in ("one by one", "16 at once"):
             ways[GENERATE] = partial(generated, model, requests[: FEW if size == 1 else MANY], size)
-        rates = in_turn(case, ways, seed)
-        limit = tokens_at_most(size, model.model, half=False)
-        rows += [row_of(case, peer, rates, limit) for peer in ways if peer != "ours"]
+        spent = in_turn(case, ways, seed)
+        limits = {WALL: tokens_at_most(size, model.model, half=False), PROCESSOR: None}
+        for peer in [name for name in ways if name != "ours"]:
+            rows += [row_of(case, metric, peer, spent[metric], limits[metric]) for metric in (WALL, PROCESSOR)]
     return rows
 
 
@@ -83,11 +88,14 @@ def at_once(model: Model, requests: Sequence[Request]) -> Said:
 
 
 def through_measure(model: Model, seed: int) -> Said:
-    """A task of the harness, as `spiritsafe measure` asks it."""
-    plan = Plan(limit=MANY, seed=seed, answer_tokens=TOKENS)
+    """A task of the harness, as `spiritsafe measure` asks it; one whose scores need no process of their own."""
+    plan = Plan(limit=MANY // 2, samples=2, seed=seed, answer_tokens=TOKENS)
     with tempfile.TemporaryDirectory() as folder:
-        measured([model], [find_task("gym:basic_arithmetic")], Path(folder), plan)
-        (file,) = (Path(folder) / "exchanges").glob("*.jsonl")
+        prompts = Path(folder) / "prompts.jsonl"
+        lines = [json.dumps({"prompt": f"Tell me about {topic}."}) for topic in TOPICS[: MANY // 2]]
+        prompts.write_text("\n".join(lines) + "\n")
+        measured([model], [find_task(f"self-consistency:{prompts}")], Path(folder) / "out", plan)
+        (file,) = (Path(folder) / "out" / "exchanges").glob("*.jsonl")
         return stored(file)
 
 
@@ -146,27 +154,29 @@ def generated(model: LocalModel, requests: Sequence[Request], size: int) -> Said
     return said
 
 
-def in_turn(case: str, ways: Mapping[str, Work], seed: int) -> dict[str, list[float]]:
-    """Tokens a second of `RUNS` runs of each, in an order of chance after one that is not counted."""
+def in_turn(case: str, ways: Mapping[str, Work], seed: int) -> dict[str, Rates]:
+    """Tokens a second, by each clock, of `RUNS` runs of each, in an order of chance after one that is not counted."""
     said = {name: work() for name, work in ways.items() if name != GENERATE}
     assert said["ours"] == said[PEER], "the decoders draw different answers"
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    clocks = {WALL: time.perf_counter, PROCESSOR: time.process_time}
+    rates: dict[str, Rates] = {metric: {name: [] for name in ways} for metric in clocks}
     chance = random.Random(seed)
     for _ in range(RUNS):
         for name in chance.sample(list(ways), len(ways)):
-            started = time.perf_counter()
-            answers = ways[name]()
-            rates[name].append(sum(map(len, answers)) / (time.perf_counter() - started))
-        note(f"{case}: " + ", ".join(f"{name} {each[-1]:.1f}" for name, each in rates.items()))
+            started = {metric: clock() for metric, clock in clocks.items()}
+            num = sum(map(len, ways[name]()))
+            for metric, clock in clocks.items():
+                rates[metric][name].append(num / (clock() - started[metric]))
+        note(f"{case}: " + ", ".join(f"{name} {each[-1]:.1f}" for name, each in rates[WALL].items()))
     return rates
 
 
-def row_of(case: str, peer: str, rates: dict[str, list[float]], limit: float) -> Row:
-    """Medians in tokens a second; the ratio is the median of the runs' own, whose halves met the same machine."""
+def row_of(case: str, metric: str, peer: str, rates: Rates, limit: float | None) -> Row:
+    """Medians; the ratio is the median of the runs' own, whose halves met the same machine."""
     ours, theirs = (statistics.median(rates[name]) for name in ("ours", peer))
     ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates[peer], strict=True))
     spread = (min(rates["ours"]), max(rates["ours"]))
-    return Row(case, "tokens_per_s", ours, peer, theirs, ratio, limit, RUNS, spread)
+    return Row(case, metric, ours, peer, theirs, ratio, limit, RUNS, spread)
 
 
 if __name__ == "__main__":
