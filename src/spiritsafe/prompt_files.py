@@ -2,7 +2,7 @@
 
 .jsonl .ndjson .jsonlines    an object a line, or an array of objects
 .json                        an array of objects, one under a single name, or an object a line
-.csv .tsv                    a header and a row a line, quoted as spreadsheets do
+.csv .tsv                    a header and a row a line, quoted as spreadsheets do; .csv with commas, semicolons or tabs
 .txt                         a prompt a line
 .gz                          each of them, compressed
 
@@ -211,9 +211,9 @@ def _is_json(line: bytes) -> bool:
 
 
 def _delimiter(data: bytes) -> str:
-    """Spreadsheets write semicolons where a comma stands in numbers."""
+    """By the header: spreadsheets write semicolons where a comma stands in numbers, and tabs in "Unicode text"."""
     header = next(_lines(data), (0, b""))[1]
-    return ";" if header.count(b";") > header.count(b",") else ","
+    return max(",;\t", key=lambda sign: header.count(sign.encode()))  # of equally many the first
 
 
 def _table(path: Path, data: bytes, delimiter: str) -> list[Row]:

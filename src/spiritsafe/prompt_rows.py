@@ -8,6 +8,7 @@
     answer                          what a right answer is: a text, a number, or a list of alternatives
     output, response, completion    a given answer, kept beside the prompt; so is the last turn of a conversation if
                                     it is the assistant's
+    Frage, Eingabe, Question Text, Prompt Text, Antwort     what spreadsheets call a question, a prompt and an answer
 
 Turns are of system, developer, user and assistant. Calls of tools and their results are refused by name.
 """
@@ -38,6 +39,16 @@ ROLES = {
     "chatgpt": "assistant",
 }
 TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
+# What spreadsheets call them, in small letters; taken only if a row has no column of a known name.
+HEADERS = {
+    "frage": "question",
+    "question text": "question",
+    "question_text": "question",
+    "eingabe": "prompt",
+    "prompt text": "prompt",
+    "prompt_text": "prompt",
+    "antwort": "answer",
+}
 CHOICES = ("choices", "options")
 RIGHT = ("answer", "ideal")
 # A column `text` may hold a whole conversation in some model's template: as a prompt it would teach its marks.
@@ -70,7 +81,13 @@ def asked(row: Mapping[str, Any]) -> Asked:
 
 def _named(row: Mapping[str, Any], column: str) -> str:
     """What a row calls a column."""
-    return next((name for name in row if name == column or name.strip().lower() == column), column)
+    return next((name for name in row if column in (name, name.strip().lower(), _known_as(name))), column)
+
+
+def _known_as(name: str) -> str:
+    """A column's name as it is known, however a spreadsheet writes it."""
+    small = " ".join(name.lower().split())
+    return HEADERS.get(small, small)
 
 
 def _asked(row: Mapping[str, Any]) -> Asked:
@@ -79,6 +96,9 @@ def _asked(row: Mapping[str, Any]) -> Asked:
             raise ValueError(f"has {name} to choose from, which no prompt is made of here; write them into its text")
     found = _conversation(row) or _text(row)
     if found is None:
+        empty = next((name for name in (*CONVERSATIONS, *TEXTS) if name in row), "")
+        if empty:
+            raise ValueError(f"has no prompt: its {empty} is {'null' if row[empty] is None else 'empty'}")
         held = ", ".join([*list(row)[:8], *(["..."] if len(row) > 8 else [])])
         raise ValueError(f"has no prompt; it has {held or 'nothing'}; name it {', '.join(TEXTS)} or messages")
     for text in (*(m.content for m in found.messages), *found.right, found.given or ""):
@@ -93,7 +113,7 @@ def _plain(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
         return body, ("body",)
     known = (*TEXTS, *CONVERSATIONS, *GIVEN, *BEFORE, *RIGHT)
     if not any(name in row for name in known):
-        row = {name.strip().lower(): held for name, held in row.items()}
+        row = {_known_as(name): held for name, held in row.items()}
     spoken = row.get("chosen")
     if not any(name in row for name in (*TEXTS, *CONVERSATIONS)) and isinstance(spoken, str) and SPOKEN.match(spoken):
         parts = SPOKEN.split(spoken)[1:]

@@ -216,6 +216,11 @@ def test_the_watch_judges_a_log(workspace: Workspace, log: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
+        (
+            ["--calibrate", "regular-9"],
+            2,
+            "watch: account 'regular-9' has no exchange in the log; did you mean 'regular",
+        ),
         (["--calibrate", "regular-01"], 2, "watch.alpha: 0.05 is below 1/2, the least p-value; "),
         ([*CALIBRATION, "--judge", "regular-01"], 2, "watch: account 'regular-01' is judged and calibrates"),
         ([*CALIBRATION, "--feature", "answer_token"], 2, "watch.feature: no feature 'answer_token', did you mean"),
@@ -225,6 +230,26 @@ def test_a_watch_that_cannot_be_honest_is_refused(
     workspace: Workspace, log: Path, words: list[str], code: int, line: str
 ) -> None:
     assert workspace.refused(code, "watch", log.name, *words).startswith(line)
+
+
+def test_without_ordinary_accounts_the_watch_lists_those_of_the_log_and_says_what_to_type(
+    workspace: Workspace, log: Path
+) -> None:
+    timed = exchange("late", 0).model_copy(update={"started_at_s": 1e9})
+    append_jsonl(log, [timed])
+    done = workspace.call("watch", log.name)
+    assert done.code == 2
+    rows = {line.split()[0]: line.split()[1:] for line in done.out.splitlines()}
+    assert rows["account"] == ["requests", "answer", "tokens", "first", "last"]
+    assert rows["thirsty"] == ["60", "600", "unknown", "unknown"]
+    assert rows["late"] == ["1", "10", *["2001-09-09T01:46:40+00:00"] * 2]
+    assert len(rows) == 23
+    assert "name 19 or more at --alpha 0.05; spiritsafe watch log.jsonl --calibrate NAME" in done.err
+
+
+def test_a_log_without_an_exchange_says_so(workspace: Workspace, log: Path) -> None:
+    log.write_text("")
+    assert workspace.refused(1, "watch", log.name).startswith("log.jsonl: holds no exchange; ")
 
 
 def test_the_watch_reads_a_log_whose_last_line_is_being_written(workspace: Workspace, log: Path) -> None:

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Sequence
 from http.client import HTTPConnection
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
@@ -41,7 +42,7 @@ class Counting:
         return [Scores((), ()) for _ in exchanges]
 
 
-def post(served: Served, headers: dict[str, str] | None = None, **fields: object) -> httpx2.Response:
+def post(served: Served, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
     """The answer to a body of one turn with other fields."""
     body = {"model": "served", "messages": [TURN], **fields}
     own = {"authorization": f"Bearer {served.key}", **(headers or {})}
@@ -56,7 +57,7 @@ def post(served: Served, headers: dict[str, str] | None = None, **fields: object
     ],
     ids=str,
 )  # fmt: skip
-def test_a_field_of_another_type_is_refused_by_its_name(serve: Serve, field: dict[str, object]) -> None:
+def test_a_field_of_another_type_is_refused_by_its_name(serve: Serve, field: dict[str, Any]) -> None:
     answer = post(serve("fake:echo"), **field)
     (name,) = field
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)

@@ -44,6 +44,17 @@ def test_a_verdict_against_the_truth_has_a_sign_of_its_own(verdicts: list[Verdic
     assert "keeps ✓" in printed([verdicts[-1]])
 
 
+def test_the_watch_says_alarm_and_no_alarm_and_marks_are_explained_only_if_there_is_one(
+    verdicts: list[Verdict],
+) -> None:
+    update = {"name": "extraction watch", "room": "guard", "holds": None}
+    watched = [verdicts[-1].model_copy(update={**update, "rejected": rejected}) for rejected in (True, False)]
+    first, second = (line.split()[-2:] for line in printed(watched).splitlines() if verdicts[-1].subject in line)
+    assert (first[-1], second) == ("alarm", ["no", "alarm"])
+    assert "✓" not in printed(watched)
+    assert "✓ agrees with" in printed([verdicts[-1].model_copy(update={"holds": True})])
+
+
 def test_markup_and_terminal_codes_in_names_are_shown_and_do_nothing(verdicts: list[Verdict]) -> None:
     hostile = verdicts[0].model_copy(update={"subject": "[red]x[/red]\x1b[2J\u202e"})
     text = printed([hostile], width=140)

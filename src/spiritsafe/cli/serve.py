@@ -1,11 +1,15 @@
 """The verbs of serving: serve, keys, watch."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from spiritsafe.cli.shared import AsJson, KeyEnv, app, bind_keys, print_verdicts
+
+if TYPE_CHECKING:
+    from spiritsafe.record import Exchange
 
 Home = Annotated[Path, typer.Option(help="Where keys and the exchange log live.")]
 KEY_FILE = "keys.sqlite"
@@ -110,7 +114,12 @@ def revoke_keys(
 @app.command()
 def watch(
     exchanges: Annotated[Path, typer.Argument(help="A log of exchanges (JSONL).")],
-    calibration: Annotated[list[str], typer.Option("--calibrate", help="An ordinary account, repeat for each.")],
+    calibration: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--calibrate", help="An ordinary account, repeat for each; without: the log's accounts are listed."
+        ),
+    ] = None,
     judged: Annotated[list[str] | None, typer.Option("--judge", help="Accounts to judge; default: all others.")] = None,
     feature: Annotated[str, typer.Option(help="answer_tokens or distinct_prompts.")] = "answer_tokens",
     alpha: Annotated[float, typer.Option(help="False-alarm rate per judged account.")] = 0.05,
@@ -126,9 +135,30 @@ def watch(
     if not exchanges.is_file():
         raise DataError(str(exchanges), "no such file")
     log = each_once(read_jsonl(exchanges, Exchange, on_torn=warn, on_unsealed=warn), exchanges, warn)
+    if not log:
+        raise DataError(str(exchanges), "holds no exchange", "a gateway's log is exchanges.jsonl in its --home")
+    if not calibration:
+        raise _unjudged(exchanges, log, alpha, as_json=as_json)
     others = [a for a in dict.fromkeys(e.account for e in log) if a not in calibration]
     found = watch_accounts(log, judged=judged or others, calibration=calibration, feature=feature, alpha=alpha, seed=0)
     print_verdicts(found, as_json=as_json)
+
+
+def _unjudged(path: Path, log: "Sequence[Exchange]", alpha: float, *, as_json: bool) -> Exception:
+    """Lists a log's accounts, of which none was named as ordinary; the error says what to type next."""
+    import json
+    from shlex import quote
+
+    from spiritsafe.errors import UsageError
+    from spiritsafe.guard.watch import fewest_ordinary, listing, uses_of
+
+    uses = uses_of(log)
+    typer.echo(json.dumps([vars(use) for use in uses], indent=1) if as_json else listing(uses))
+    if not 0 < alpha < 1:
+        return UsageError("--alpha", f"{alpha:g} is no false-alarm rate", "take one between 0 and 1")
+    needed = f"{fewest_ordinary(alpha)} or more at --alpha {alpha:g}"
+    following = f"spiritsafe watch {quote(str(path))} --calibrate NAME --calibrate NAME ..."
+    return UsageError("watch", f"no account is named as ordinary; name {needed}", following)
 
 
 def _keys(home: Path) -> Any:

@@ -75,7 +75,7 @@ def test_an_account_cannot_judge_itself() -> None:
 
 def test_an_alpha_that_cannot_be_reached_is_an_error() -> None:
     with pytest.raises(UsageError, match="1/20, the least p-value"):
-        judge({}, ["a"], alpha=0.01)
+        judge(dict.fromkeys([*CALIBRATION, "a"], 10), ["a"], alpha=0.01)
 
 
 @pytest.mark.parametrize("side", ["judged", "calibration"])

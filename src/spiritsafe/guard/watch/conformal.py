@@ -37,10 +37,11 @@ def watch(
     """A verdict for every judged account, in order: alarm where its conformal p-value is at most `alpha`.
 
     `seed` is the run's, for the record; nothing here is drawn. Raises `UsageError` for an unknown
-    feature, an account on both sides, or too few calibration accounts for `alpha`.
+    feature, an account that is not in the log or on both sides, or too few calibration accounts for `alpha`.
     """
     _check(judged, calibration, alpha)
     values = by_account(exchanges, [*judged, *calibration], feature)
+    _check_least(len(calibration), alpha)
     ordinary = [values[account] for account in calibration]
     p_values = [conformal_p(values[account], ordinary) for account in judged]
     adjusted = dict(zip(judged, holm(p_values), strict=True))
@@ -91,8 +92,9 @@ def _check(judged: Sequence[str], calibration: Sequence[str], alpha: float) -> N
         raise UsageError("watch.alpha", f"{alpha:g} is no false-alarm rate", "take one between 0 and 1")
     if not judged:
         raise UsageError("watch", "no account is left to judge", "name one with --judge")
-    if alpha * (len(calibration) + 1) < 1:
-        least = f"1/{len(calibration) + 1}"
-        raise UsageError(
-            "watch.alpha", f"{alpha:g} is below {least}, the least p-value", "use more calibration accounts"
-        )
+
+
+def _check_least(num_ordinary: int, alpha: float) -> None:
+    if alpha * (num_ordinary + 1) < 1:
+        what = f"{alpha:g} is below 1/{num_ordinary + 1}, the least p-value"
+        raise UsageError("watch.alpha", what, "use more calibration accounts")
