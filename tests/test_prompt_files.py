@@ -157,7 +157,8 @@ def test_a_prompt_may_hold_any_separator(separator: str, tmp_path: Path) -> None
         (b'{"messages": []}', "line 3 is broken: its messages is no list of turns"),
         (b'{"messages": [{"role": "user", "content": null}]}', "line 3 is broken: the content of its turn 1 is null"),
         (b'{"messages": [{"role": "system", "content": "x"}]}', "have no user's turn at the end"),
-        (b'{"prompt": null}', "line 3 has no prompt"),
+        (b'{"prompt": null}', "line 3 has no prompt: its prompt is null"),
+        (b'{"prompt": " "}', "line 3 has no prompt: its prompt is empty"),
         (b"[1]", "line 3 is no object"),
     ],
 )
@@ -254,3 +255,27 @@ def test_a_small_table_leaves_long_fields_readable(tmp_path: Path) -> None:
     assert csv.field_size_limit() >= 131_072
     [prompt] = read_prompt_file(tmp_path / "large.csv", heldout_share=0.0).prompts
     assert len(prompt.messages[0].content) > 190_000
+
+
+@pytest.mark.parametrize("header", ["Frage", "EINGABE", "Question Text", "prompt text", "Prompt_Text", " Question "])
+@pytest.mark.parametrize("right", ["Antwort", "answer", "ANSWER"])
+def test_what_spreadsheets_call_a_question_and_an_answer_is_known(header: str, right: str, tmp_path: Path) -> None:
+    found = read(tmp_path, "p.csv", f"{header},{right},topic\nWhat is peat?,soil,bogs\n")
+    assert texts(found) == ["What is peat?"]
+    assert found.prompts[0].options == {"answer": "soil"}
+    assert found.said.endswith("not used: topic")
+    assert f"({header.strip()}, {right})" in found.said
+
+
+def test_a_column_of_the_known_name_comes_before_what_spreadsheets_call_it(tmp_path: Path) -> None:
+    found = read(tmp_path, "p.csv", "Frage,question\nWas ist Torf?,What is peat?\n")
+    assert texts(found) == ["What is peat?"]
+    assert found.said.endswith("not used: Frage")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8"])
+def test_a_csv_with_tabs_as_spreadsheets_write_unicode_text_is_read(encoding: str, tmp_path: Path) -> None:
+    table = "Frage\tAntwort\nWarum brennt Torf, wenn er trocken ist?\tKohlenstoff\n"
+    found = read(tmp_path, "p.csv", table.encode(encoding))
+    assert texts(found) == ["Warum brennt Torf, wenn er trocken ist?"]
+    assert found.prompts[0].options == {"answer": "Kohlenstoff"}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from spiritsafe.errors import RunError, UsageError
 from spiritsafe.ledger import Entry, summary
 from spiritsafe.make.verb.possible import check, probe_teacher
-from spiritsafe.make.verb.prompts import check_source
+from spiritsafe.make.verb.prompts import check_prompts, check_source
 from spiritsafe.make.verb.said import no_verdict
 from spiritsafe.make.verb.settings import METHODS, MakeSettings
 from spiritsafe.progress import Show, warn
@@ -76,6 +76,12 @@ def settings_of(teacher: str, options: Options, overrides: Sequence[str]) -> Mak
     assert isinstance(settings, MakeSettings), "kind"
     check_source(settings.prompts, weights=check(settings) == "weights")
     return settings
+
+
+def check_prompts_of(settings: MakeSettings) -> None:
+    """Read the prompts as the making would, and say how. Raises `DataError` if they cannot be used."""
+    if said := check_prompts(settings, check(settings)):
+        Show().say(said)
 
 
 def make_student(settings: MakeSettings, folder: Path, *, resume: bool) -> Made:

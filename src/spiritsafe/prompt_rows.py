@@ -39,14 +39,12 @@ ROLES = {
     "chatgpt": "assistant",
 }
 TOOL_ROLES = ("tool", "function", "function_call", "observation", "ipython")
-# What spreadsheets call them, in small letters; taken only if a row has no column of a known name.
+# What spreadsheets call them, in small letters and with blanks; a column of the known name comes first.
 HEADERS = {
     "frage": "question",
     "question text": "question",
-    "question_text": "question",
     "eingabe": "prompt",
     "prompt text": "prompt",
-    "prompt_text": "prompt",
     "antwort": "answer",
 }
 CHOICES = ("choices", "options")
@@ -81,13 +79,13 @@ def asked(row: Mapping[str, Any]) -> Asked:
 
 def _named(row: Mapping[str, Any], column: str) -> str:
     """What a row calls a column."""
-    return next((name for name in row if column in (name, name.strip().lower(), _known_as(name))), column)
+    return column if column in row else next((name for name in row if _known_as(name) == column), column)
 
 
 def _known_as(name: str) -> str:
     """A column's name as it is known, however a spreadsheet writes it."""
-    small = " ".join(name.lower().split())
-    return HEADERS.get(small, small)
+    small = " ".join(name.lower().replace("_", " ").split())
+    return HEADERS.get(small, name.strip().lower())
 
 
 def _asked(row: Mapping[str, Any]) -> Asked:
@@ -111,9 +109,7 @@ def _plain(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     body = row.get("body")
     if isinstance(body, Mapping) and "messages" in body:
         return body, ("body",)
-    known = (*TEXTS, *CONVERSATIONS, *GIVEN, *BEFORE, *RIGHT)
-    if not any(name in row for name in known):
-        row = {_known_as(name): held for name, held in row.items()}
+    row = _renamed(row)
     spoken = row.get("chosen")
     if not any(name in row for name in (*TEXTS, *CONVERSATIONS)) and isinstance(spoken, str) and SPOKEN.match(spoken):
         parts = SPOKEN.split(spoken)[1:]
@@ -122,6 +118,17 @@ def _plain(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     if isinstance(row.get("role"), str) and ("parent_id" in row or "message_id" in row):
         raise ValueError("is one message of a tree; join each conversation into a row with messages")
     return row, ()
+
+
+def _renamed(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row with its columns named as they are known; beside a prompt's own column only those of right answers."""
+    has_prompt = any(name in row for name in (*TEXTS, *CONVERSATIONS))
+    renamed: dict[str, Any] = {}
+    for name, held in row.items():
+        known = _known_as(name)
+        is_taken = known != name and known in row
+        renamed.setdefault(known if not is_taken and (known in RIGHT or not has_prompt) else name, held)
+    return renamed
 
 
 def _conversation(row: Mapping[str, Any]) -> Asked | None:

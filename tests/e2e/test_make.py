@@ -293,7 +293,7 @@ BASE = {"--prompts": "p.txt", "--method": "text", "--student": "pruned:2"}
         ),
         ("./tiny", {"--method": "sft"}, (), "--method sft: is not known; text, cached, online, gkd, policy-gradient"),
         ("./tiny", {"--method": ""}, (), "--method: is missing; --probe says which methods a teacher allows"),
-        ("./tiny", {"--prompts": "none.txt"}, (), "--prompts none.txt: no such file; FILE.jsonl, FILE.txt, self:NUM"),
+        ("./tiny", {"--prompts": "none.txt"}, (), "--prompts none.txt: no such file; a FILE (.jsonl, .ndjson, "),
         (SERVER, {"--prompts": "self:9", "--student": "./small"}, (), "--prompts self:9: leaves the user's turn open"),
         ("./tiny", {}, ("make.epoch=3",), "make: make.epoch: unknown key, did you mean 'epochs'?"),
         (
@@ -323,6 +323,39 @@ def test_a_dry_run_prints_the_resolved_settings_and_asks_nobody(say: Callable[..
     assert (code, err) == (0, "")
     assert (found["make"]["epochs"], found["run"]["seed"], found["teacher"]["model"]) == (7, 4, SERVER)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "line"),
+    [
+        ("p.txt", "", "p.txt: holds no prompt"),
+        ("p.jsonl", '{"prompt": ', "p.jsonl: line 1 is not JSON"),
+        ("p.csv", "colour,shape\nred,round\n", "p.csv: line 2 has no prompt; it has colour, shape"),
+    ],
+)
+def test_a_dry_run_refuses_prompts_that_cannot_be_used(
+    say: Callable[..., Any], folder: Path, tmp_path: Path, name: str, data: str, line: str
+) -> None:
+    (tmp_path / name).write_text(data)
+    words = ("--prompts", str(tmp_path / name), "--method", "text", "--student", "./small", "--dry-run")
+    code, out, err = say(SERVER, *words)
+    assert (code, out) == (1, "")
+    assert line in err
+
+
+def test_a_dry_run_says_how_a_file_is_read_and_a_making_what_it_loads(
+    make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--prompts", "p.jsonl", "--method", "text", "--student", "./small"]
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["spiritsafe", "make", SERVER, *words, "--dry-run"])
+    with pytest.raises(SystemExit):
+        main()
+    assert f" p.jsonl: {len(PROMPTS)} rows as JSON lines (prompt); " in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["spiritsafe", "make", "./lost", *words, "-o", "lost-made"])
+    with pytest.raises(SystemExit):
+        main()
+    assert " loading ./lost\n" in capsys.readouterr().err
 
 
 RECIPE = """

@@ -148,8 +148,9 @@ def test_a_gateway_without_keys_says_how_to_make_one(workspace: Workspace) -> No
         port = str(holder.getsockname()[1])
     process = workspace.start("serve", "fake:echo", "--home", "empty", "--port", port)
     wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), process)
-    said = interrupt(process).err.splitlines()[0]
-    assert said == (
+    stopped = interrupt(process)
+    assert stopped.progress.splitlines()[0].endswith(" loading fake:echo")
+    assert stopped.err.splitlines()[0] == (
         "warning: no account has a key yet; create one: spiritsafe serve fake:echo --home empty --new-key NAME"
     )
     assert ended(process).code == 130

@@ -208,6 +208,21 @@ def pieces_alone(folder: Path) -> None:
     (folder / "tokenizer.model").write_bytes(b"\x0a\x05\x0a\x01a")
 
 
+def pickle_of(data: bytes) -> Callable[[Path], None]:
+    """Pickled weights alone, of these bytes."""
+
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(data)
+
+    return change
+
+
+def tokenizer_lost(folder: Path) -> None:
+    """A tokenizer's settings without its tokens."""
+    (folder / "tokenizer.json").unlink()
+
+
 def settings(**changes: Any) -> Callable[[Path], None]:
     """Changes of the config."""
     return lambda folder: rewrite(folder / "config.json", **changes)
@@ -229,6 +244,12 @@ def settings(**changes: Any) -> Callable[[Path], None]:
         (settings(model_type="unheard"), "architecture unheard, which this transformers does not know"),
         (writes("config.json", "{"), r"config\.json: is not JSON"),
         (writes("generation_config.json", "[]"), r"generation_config\.json: is no JSON object"),
+        (
+            pickle_of(b"these are not weights"),
+            r"pytorch_model\.bin: is no file of weights that torch wrote \(21 bytes\)",
+        ),
+        (writes("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid"), "is a pointer of git-lfs"),
+        (tokenizer_lost, r"holds no tokenizer \(tokenizer\.json, a vocabulary or tokenizer\.model\); put the model's"),
         (pieces_alone, r"has its tokenizer in tokenizer\.model alone, which needs the package sentencepiece"),
     ],
 )

@@ -7,12 +7,14 @@ import typer
 
 from spiritsafe.cli.shared import AsJson, KeyEnv, Overrides, app, bind_keys, print_verdicts
 
+PROMPTS = "A file (.jsonl, .ndjson, .json, .csv, .tsv, .txt, each also as .gz), self:NUM or task:FAMILY:NUM."
+
 
 @app.command()
 def make(
     teacher: Annotated[str, typer.Argument(help="The teacher's address, e.g. smollm2 or openai:NAME@URL.")],
     overrides: Overrides = None,
-    prompts: Annotated[str, typer.Option(help="FILE.jsonl, FILE.txt, self:NUM or task:FAMILY:NUM.")] = "",
+    prompts: Annotated[str, typer.Option(help=PROMPTS)] = "",
     method: Annotated[str, typer.Option(help="text, cached, online, gkd, policy-gradient or judged.")] = "",
     student: Annotated[str, typer.Option(help="pruned:LAYERS, a local model's address, or config:FILE.")] = "",
     out: Annotated[Path, typer.Option("-o", "--out", help="The directory to make it in.")] = Path("made"),
@@ -22,7 +24,9 @@ def make(
     seed: Annotated[int, typer.Option(help="The seed of all there is to draw.")] = 0,
     resume: Annotated[Path | None, typer.Option(help="Continue this directory.")] = None,
     probe: Annotated[bool, typer.Option("--probe", help="Say what the teacher can give, and stop.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the prompts, print the resolved settings, stop.")
+    ] = False,
     key_env: KeyEnv = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +43,7 @@ def make(
     options = making.Options(prompts, method, student, limit, seed, tokens, seconds)
     settings = making.settings_of(teacher, options, overrides or [])
     if dry_run:
+        making.check_prompts_of(settings)
         typer.echo(settings.model_dump_json(indent=1))
         return
     made = making.make_student(settings, resume or out, resume=resume is not None)

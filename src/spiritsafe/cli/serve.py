@@ -57,6 +57,7 @@ def serve(
     bind_keys(key_env, [model])
     with claimed(home, "one gateway serves a home: stop that one, or choose another --home"):
         address, batch = _served(model, policy)
+        Show().say(printable(f"loading {address}"))
         opened_model = open_model(address, batch=batch)
         keys, log = Keys(home / KEY_FILE), home / "exchanges.jsonl"
         if warning := repair_jsonl(log):

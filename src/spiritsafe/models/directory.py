@@ -20,12 +20,18 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 # What transformers notes in them of how they were saved.
 NOTES = frozenset(("is_local", "local_files_only", "name_or_path", "_name_or_path", "transformers_version"))
-# Every file that some tokenizer of transformers reads.
+# The files that hold some tokenizer's tokens, and every other that a tokenizer of transformers reads.
+TOKENS = (
+    "tokenizer.json", "vocab*", "merges*", "*.model", "*.spm", "*.tiktoken", "*.vocab", "tekken.json", "encoder.json",
+    "bpe.codes",
+)  # fmt: skip
 TOKENIZER = (
-    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges*", "*.model", "*.spm",
-    "*.tiktoken", "*.vocab", "tekken.json", "encoder.json", "bpe.codes", "chat_template*",
+    *TOKENS, "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "chat_template*",
     "additional_chat_templates/*",
 )  # fmt: skip
+# How a file begins that torch wrote: a zip archive, or, before torch 1.6, a pickle of protocol 2 and later.
+PICKLES = (b"PK\x03\x04", b"\x80")
+LFS = b"version https://git-lfs"
 TEMPLATES = ("tokenizer_config.json", "chat_template*", "additional_chat_templates/*")
 PIECES = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -87,6 +93,8 @@ def check_folder(folder: Path) -> dict[str, Any]:
         raise _adapter(folder, alone=False)
     config, *_ = [_json(folder / name) for name in SETTINGS if (folder / name).is_file()]
     files = weight_files(folder)
+    for file in files:
+        _check_whole(file)
     size = sum(file.stat().st_size for file in files)
     for part in _parts(config):
         _check_sizes(folder, part, size, _num_tensors(files))
@@ -113,8 +121,9 @@ def failure(folder: Path, config: dict[str, Any], error: Exception) -> ModelErro
     if pieces and not (folder / "tokenizer.json").is_file() and not find_spec("sentencepiece"):
         what = f"has its tokenizer in {pieces[0]} alone, which needs the package sentencepiece"
         return ModelError(where, what, "pip install sentencepiece, or put a tokenizer.json beside it")
-    if not any(file.is_file() for pattern in TOKENIZER for file in folder.glob(pattern)):
-        return ModelError(where, "holds no tokenizer", "put the model's tokenizer.json beside it")
+    if not any(file.is_file() for pattern in TOKENS for file in folder.glob(pattern)):
+        what = "holds no tokenizer (tokenizer.json, a vocabulary or tokenizer.model)"
+        return ModelError(where, what, "put the model's tokenizer.json beside it")
     if type(error).__name__ == "SafetensorError":
         return ModelError(where, f"has weights that are truncated or broken ({first})", "fetch it again")
     return ModelError(where, f"cannot be loaded ({first})", "is it whole, and does plain transformers open it?")
@@ -194,7 +203,20 @@ def _check_sizes(folder: Path, config: dict[str, Any], size: int, num_tensors: i
 
 
 def _too_large(folder: Path, key: str, value: float, has: str) -> ModelError:
-    return ModelError(str(folder), f"config.json says {key} = {value}, and the weights {has}", "mend its config.json")
+    return ModelError(
+        str(folder), f"config.json says {key} = {value}, and the weights {has}", "fetch it again, or mend it"
+    )
+
+
+def _check_whole(file: Path) -> None:
+    """Raises `ModelError` for what was fetched as a pointer, and for a pickle that torch did not write."""
+    with file.open("rb") as opened:
+        start = opened.read(len(LFS))
+    if start == LFS:
+        raise ModelError(str(file), "is a pointer of git-lfs and not the weights", "git lfs pull, or fetch that file")
+    if file.suffix not in (".safetensors", ".json") and not start.startswith(PICKLES):
+        size = file.stat().st_size
+        raise ModelError(str(file), f"is no file of weights that torch wrote ({size} bytes)", "fetch it again")
 
 
 def _num_tensors(files: list[Path]) -> int | None:

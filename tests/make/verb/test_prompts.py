@@ -67,7 +67,7 @@ def test_a_split_follows_from_the_content_and_a_limit_from_the_seed(tmp_path: Pa
             '{"colour": "x"}',
             "line 2 has no prompt; it has colour; name it prompt, question, instruction, query",
         ),
-        ('{"prompt": " "}', "line 2 has no prompt; it has prompt"),
+        ('{"prompt": " "}', "line 2 has no prompt: its prompt is empty"),
         ('{"messages": [{"role": "judge", "content": "x"}]}', "line 2 is broken: its turn 1 has the role 'judge'"),
         ('{"messages": 5}', "line 2 is broken: its messages is no list of turns"),
     ],

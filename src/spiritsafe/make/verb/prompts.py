@@ -1,8 +1,7 @@
 """Where a making's prompts come from, by one string.
 
-FILE               .jsonl, .json, .csv and others, see `spiritsafe.prompt_files`; with an `answer` beside the question,
-                   only correct answers of the teacher are kept
-FILE.txt           a prompt a line
+FILE               .jsonl, .json, .csv, .txt and others, see `spiritsafe.prompt_files`; with an `answer` beside the
+                   question, only correct answers of the teacher are kept
 self:NUM           the teacher writes them itself (Magpie, arXiv 2406.08464)
 task:FAMILY:NUM    verifiable tasks of a reasoning-gym family; only correct answers are kept
 """
@@ -11,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spiritsafe.errors import DataError, UsageError
+from spiritsafe.make.verb.possible import Gives
 from spiritsafe.make.verb.settings import MakeSettings, picked
-from spiritsafe.prompt_files import ending_of
+from spiritsafe.prompt_files import KNOWN, ending_of
 from spiritsafe.prompts import Prompt, read_prompt_file, synthesise, task_prompts
 from spiritsafe.recipe import PromptsPart, TaskPart
 from spiritsafe.record import Exchange, Sampling, file_digest
 
-FORMS = "FILE.jsonl, FILE.txt, self:NUM or task:FAMILY:NUM, files also as .json, .csv, .tsv, .ndjson, .gz"
+FORMS = f"a FILE ({KNOWN}), self:NUM or task:FAMILY:NUM"
 Generate = Callable[[int, Sampling], list[Exchange]]
 
 
@@ -38,6 +38,23 @@ def check_source(source: str, *, weights: bool) -> dict[str, str]:
         raise UsageError(f"--prompts {source or '(none)'}", "no such file", FORMS)
     ending_of(Path(source))
     return {"prompts": file_digest(Path(source))}
+
+
+def heldout_share(settings: MakeSettings, kind: Gives) -> float:
+    """The share of the prompts that is held out: none if nothing can be compared on them."""
+    return settings.heldout.share if kind == "weights" or settings.method == "judged" else 0.0
+
+
+def check_prompts(settings: MakeSettings, kind: Gives) -> str:
+    """Read the prompts without any model; how a file was read, or "". Raises `DataError` as the making would."""
+    said: list[str] = []
+    if not settings.prompts.startswith("self:"):
+        read_prompts(settings, heldout_share(settings, kind), _unasked, say=said.append)
+    return "\n".join(said)
+
+
+def _unasked(num: int, sampling: Sampling) -> list[Exchange]:
+    raise AssertionError("only a teacher's own prompts are generated")
 
 
 def read_prompts(

@@ -13,7 +13,7 @@ from spiritsafe.ledger import Entry
 from spiritsafe.make.data.collect import collect, stored
 from spiritsafe.make.data.prepare import prepare
 from spiritsafe.make.verb.possible import Gives
-from spiritsafe.make.verb.prompts import read_prompts
+from spiritsafe.make.verb.prompts import heldout_share, read_prompts
 from spiritsafe.make.verb.said import answers_said, nothing_kept
 from spiritsafe.make.verb.settings import MakeSettings, parse_student
 from spiritsafe.models import Model, Request, ask, open_model
@@ -53,6 +53,7 @@ class Work:
     def teacher(self) -> Model:
         """The teacher; a server whose log-probabilities are wanted is probed. Raises `UsageError` without them."""
         part = self.settings.teacher
+        self.show.say(f"loading {part.model}")
         model: Any = open_model(part.model, batch=part.batch)
         if self.kind != "server" or self.settings.method != "cached":
             return model  # type: ignore[no-any-return]
@@ -120,9 +121,8 @@ def write_prompts(work: Work, entry: Entry) -> Done:
             entry.count(tokens_in=e.usage.prompt_tokens, tokens_out=e.usage.completion_tokens)
         return found
 
-    compared = work.kind == "weights" or work.settings.method == "judged"
     said: list[str] = []
-    share = work.settings.heldout.share if compared else 0.0
+    share = heldout_share(work.settings, work.kind)
     prompts = read_prompts(work.settings, share, generate, say=said.append)
     for text in said:
         work.show.say(text)
