@@ -73,7 +73,8 @@ def runs(model: Any, capacity: int) -> bool:
     """Whether a model is decoded in C++, as long as there is memory."""
     if model.dtype != torch.float32 or hasattr(model, "peft_config") or not fits(model, capacity):
         return False
-    return len(core_of(model).layers) == model.config.num_hidden_layers  # some may have been taken out for a while
+    is_whole: bool = len(core_of(model).layers) == model.config.num_hidden_layers  # layers may be out for a while
+    return is_whole
 
 
 def weight_bytes(model: Any) -> int:
