@@ -2,16 +2,20 @@
 
 import json
 import logging
+import math
+import shutil
 import socket
 import struct
 import time
 from collections.abc import Sequence
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from safetensors.torch import load_file, save_file
 
 from spiritsafe.guard.wire import MOST_MESSAGES, ChatBody, messages_of
 from spiritsafe.models import open_model
@@ -154,6 +158,20 @@ def test_a_client_that_asks_for_another_protocol_is_answered_without_a_word_in_t
     assert connection.getresponse().status == 200
     connection.close()
     assert capfd.readouterr().err == ""
+
+
+def test_a_model_whose_weights_are_no_numbers_is_an_error_without_internals_and_its_reason_is_in_the_log(
+    serve: Serve, tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "nan"))
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: held * math.nan for name, held in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    served = serve(str(folder))
+    failed = post(served, messages=[{"role": "user", "content": "one two"}], max_tokens=4)
+    assert (failed.status_code, failed.json()["error"]["message"]) == (500, "The model behind the gateway failed.")
+    (logged,) = served.log()
+    assert logged.error_kind == "model"
+    assert logged.error
 
 
 def leave(served: Served, text: str, *, after_s: float, **fields: object) -> None:
