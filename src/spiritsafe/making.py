@@ -148,6 +148,7 @@ def print_probe(teacher: str, student: str, *, as_json: bool) -> None:
 
 def run_making(run: Run[MakeSettings], show: Show) -> list[Verdict]:
     """Run or continue every stage of a recipe of the kind `make`; returns all verdicts."""
+    show.say(f"loading {run.recipe.teacher.model}")  # the libraries alone, imported here, may take a minute
     from spiritsafe.make.verb import work as stages
     from spiritsafe.make.verb.start import student_files
     from spiritsafe.make.verb.train import train_student

@@ -53,7 +53,6 @@ class Work:
     def teacher(self) -> Model:
         """The teacher; a server whose log-probabilities are wanted is probed. Raises `UsageError` without them."""
         part = self.settings.teacher
-        self.show.say(f"loading {part.model}")
         model: Any = open_model(part.model, batch=part.batch)
         if self.kind != "server" or self.settings.method != "cached":
             return model  # type: ignore[no-any-return]
