@@ -263,5 +263,7 @@ def test_the_watch_reads_a_log_whose_last_line_is_being_written(workspace: Works
 
 
 def test_the_watch_names_a_broken_line(workspace: Workspace, log: Path) -> None:
-    log.write_text("{}\n" + log.read_text())
-    assert workspace.refused(1, "watch", log.name, *CALIBRATION).startswith("log.jsonl: line 1 is broken: ")
+    whole = log.read_text()
+    for line, reason in (("{}", "has no seal"), ('{"id": ', "is broken or cut off")):
+        log.write_text(f"{line}\n{whole}")
+        assert workspace.refused(1, "watch", log.name, *CALIBRATION).startswith(f"log.jsonl: line 1 {reason}")
