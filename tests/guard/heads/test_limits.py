@@ -20,6 +20,7 @@ class Rows:
     groups: NDArray[np.int64]
     labels: NDArray[np.int64]
     counts: NDArray[np.int64]
+    continues: NDArray[np.bool_]
 
     @property
     def asked(self) -> NDArray[np.bool_]:
@@ -48,7 +49,8 @@ def limits(
     """The limits for one set, by the number of pieces."""
     num = len(scores)
     of_rows = np.broadcast_to(counts, num)
-    rows = Rows({"a": np.ones(num, bool)}, np.array(groups or range(num)), np.array(labels), of_rows)
+    everything, nothing = np.ones(num, bool), np.zeros(num, bool)
+    rows = Rows({"a": everything}, np.array(groups or range(num)), np.array(labels), of_rows, nothing)
     return choose(cast(Corpus, rows), "harmful", np.array(scores), np.ones(num, bool), Budget(share))
 
 
@@ -99,3 +101,23 @@ def test_the_same_limit_holds_up_to_eight_pieces() -> None:
         0.3,
         0.3,
     ]
+
+
+def test_of_conversations_no_more_are_flagged_than_their_budget_allows() -> None:
+    rng = np.random.default_rng(0)
+    num_talks, turns = 400, 8
+    scores = rng.normal(size=num_talks * turns)
+    counts = rng.choice([1, 9, 40], size=len(scores), p=[0.8, 0.15, 0.05])
+    groups = np.repeat(np.arange(num_talks), turns)
+    everything = np.ones(len(scores), bool)
+    rows = Rows({"a": everything}, groups, np.zeros(len(scores), np.int64), counts, everything)
+
+    shares = {}
+    for budget in (0.02, 0.1, 1.0):
+        found = choose(cast(Corpus, rows), "harmful", scores, everything, Budget(0.2, talks=budget))
+        flags = (scores >= limits_of(counts, found)).reshape(num_talks, turns)
+        shares[budget] = float(flags.any(axis=1).mean())
+
+    assert 0.01 <= shares[0.02] <= 0.02
+    assert 0.08 <= shares[0.1] <= 0.1
+    assert shares[1.0] > 0.2

@@ -100,7 +100,7 @@ def refused(paths: Sequence[Path]) -> list[Pair]:
 
 def own_refusals(paths: Sequence[Path]) -> list[Pair]:
     """Refusals and harmless answers of ours, in five languages."""
-    lines = [line for line in paths[0].read_text("utf-8").splitlines() if line[:1] in ("-", "+")]
+    lines = [line for line in paths[0].read_text("utf-8").split("\n") if line[:1] in ("-", "+")]
     return [
         Pair("", text, False, line[0] == "-", f"own {number}", part=line[1:3])
         for number, line in enumerate(lines)

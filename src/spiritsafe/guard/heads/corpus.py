@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spiritsafe.guard.heads import ngrams
 from spiritsafe.guard.heads.pieces import Span, pieces
-from spiritsafe.guard.heads.readers import ANSWER, FIRST, Row
+from spiritsafe.guard.heads.readers import ANSWER, FIRST, LATER, Row
 from spiritsafe.guard.heads.sets import FOLDS, DataSet
 from spiritsafe.guard.normal import fold, normalise
 
@@ -73,6 +73,11 @@ class Corpus:
     def opens(self) -> Bools:
         """Which rows open a conversation."""
         return np.array([row.part == FIRST for row in self.rows])
+
+    @cached_property
+    def continues(self) -> Bools:
+        """Which rows are questions of long conversations; those of one conversation are one group."""
+        return np.array([row.part == LATER for row in self.rows])
 
     def says(self, head: str) -> Ints:
         """1 yes, 0 no, -1 not said, for each row."""

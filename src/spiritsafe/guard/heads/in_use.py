@@ -27,7 +27,7 @@ PADDING = (
 )
 BINS = ((0, 200), (200, 500), (500, 1500), (1500, 4000), (4000, 1 << 30))
 REQUESTS = ("simple-safety-tests", "do-not-answer")
-MOST, MOST_TALKS, MOST_REQUESTS = 400, 30, 100  # texts that an encoder is shown; without one, all
+MOST, MOST_TALKS, MOST_REQUESTS = 1500, 200, 300  # texts that an encoder is shown; without one, all
 Say = Callable[[str], None]
 
 

@@ -23,10 +23,11 @@ TRAFFIC = "sharegpt"  # real traffic: half of it, by its group's hash, is for li
 
 @dataclass(frozen=True)
 class Budget:
-    """The share of harmless rows that may be flagged: of each set, and of those named."""
+    """The share of harmless rows that may be flagged: of each set, and of those named; of conversations `talks`."""
 
     each: float
     of: Mapping[str, float] = field(default_factory=dict)
+    talks: float = 1.0
 
 
 # Sets made to look harmful, or of subjects of which no other set is learnt from: scored by heads that saw none of their
@@ -45,18 +46,19 @@ _REQUESTS = dict.fromkeys(
     ),
     0.3,
 )  # fmt: skip
-# Of real questions all heads together flag about one in seventy, so that of eight in a row one in twenty-five is
-# flagged: more is given to where it finds more harm.
+# Of conversations of eight questions all heads together may flag one in twenty-five, of first questions one in fifty:
+# more is given to where it finds more harm.
 BUDGETS = {
-    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.011}),
-    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.008}),
-    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.001}),
+    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.013}, talks=0.032),
+    "injection": Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.009}, talks=0.018),
+    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.002}, talks=0.004),
 }
 # The second stage's, beside which injections are flagged by the first.
 SECOND = {
-    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.010}),
-    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.001}),
+    "harmful": Budget(0.03, {**_LOOK_ALIKES, TRAFFIC: 0.012}, talks=0.026),
+    "abusive": Budget(0.02, {**_LOOK_ALIKES, TRAFFIC: 0.001}, talks=0.004),
 }
+SPENT = (0.75, 0.95, 1.0)  # of a conversation's budget, when the limits up to each of `COUNTS` are set
 BESIDE = Budget(0.02, {**_LOOK_ALIKES, **_REQUESTS, TRAFFIC: 0.004})  # these rows are flagged anyway
 
 
@@ -67,7 +69,8 @@ def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget
     # What people ask is flagged more than what they are answered: a share of both together would promise too little.
     known = rows & corpus.asked & (says == 0) & np.isfinite(scores)
     found: list[float] = []
-    for first, end in zip(COUNTS, (*COUNTS[1:], np.inf), strict=True):
+    talks = _Talks(corpus, known)
+    for first, end, spent in zip(COUNTS, (*COUNTS[1:], np.inf), SPENT, strict=True):
         band = known & (corpus.counts >= first) & (corpus.counts < end)
         masks = [(name, own & band) for name, own in corpus.of_set.items()]
         # First questions are flagged more than later ones, and many people ask no second. Instructions to a model are
@@ -80,8 +83,35 @@ def choose(corpus: Corpus, head: str, scores: Array, rows: Bools, budget: Budget
             if own.sum() >= (FEW_ASKED if name == TRAFFIC else FEW)
         ]
         lowest = [_lowest(scores_S, groups_S, budget.of.get(name, budget.each)) for name, scores_S, groups_S in sets]
+        lowest.append(talks.lowest(scores, band, spent * budget.talks))
         found.append(max([*found, *lowest, -2.0 if first == 1 else found[-1]]))
+        talks.flag(scores, band, found[-1])
     return tuple(found)
+
+
+class _Talks:
+    """Conversations of which the later questions are among the rows (N) given, and which of them are flagged so far."""
+
+    def __init__(self, corpus: Corpus, rows: Bools) -> None:
+        self._later = rows & corpus.continues
+        names, numbers = np.unique(corpus.groups[self._later], return_inverse=True)
+        self._of_row = np.full(len(rows), -1)
+        self._of_row[self._later] = numbers
+        self._highest = np.full(len(names), -np.inf)
+
+    def lowest(self, scores: Array, band: Bools, budget: float) -> float:
+        """The lowest limit of the rows in the band that leaves at most such a share of conversations flagged."""
+        if len(self._highest) < FEW:
+            return -2.0
+        highest = self._highest.copy()
+        own = self._later & band
+        np.maximum.at(highest, self._of_row[own], scores[own])
+        return _lowest(highest, np.arange(len(highest)), budget)
+
+    def flag(self, scores: Array, band: Bools, limit: float) -> None:
+        """Count the conversations that this limit of the band flags as flagged under every other."""
+        own = self._later & band & (scores >= limit)
+        self._highest[self._of_row[own]] = np.inf
 
 
 def limits_of(counts: Ints, limits: Sequence[float]) -> Array:
@@ -112,4 +142,7 @@ def _lowest(scores: Array, groups: Ints, budget: float) -> float:
     allowed = int(np.searchsorted(reached, budget, side="right"))
     if allowed == len(scores):
         return -2.0
-    return float(np.clip(np.floor(scores[order[allowed]] / 0.02 + 1) * 0.02, -2, 4))
+    highest_left = scores[order[allowed]]
+    if not np.isfinite(highest_left):  # -inf: all that could be flagged may be; inf: what is flagged is so already
+        return -2.0 if highest_left < 0 else 4.0
+    return float(np.clip(np.floor(highest_left / 0.02 + 1) * 0.02, -2, 4))

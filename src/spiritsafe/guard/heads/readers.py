@@ -16,7 +16,7 @@ from typing import Any
 
 from spiritsafe.errors import MissingExtra
 from spiritsafe.models.pypi import pypi_folder
-from spiritsafe.record import seed_of
+from spiritsafe.record import jsonl_lines, seed_of
 
 HARMLESS = {"harmful": False, "injection": False, "abusive": False}
 TONGUES = {  # of chatterbot-corpus, and their codes
@@ -29,7 +29,7 @@ SOUNDS_HARMLESS = ("spc_",)  # asks for advice that an expert should give: no ha
 MOST_OF_A_LINE = 40
 SHORTEST_CALL, MOST_CALLS = 15, 1500
 FIRST, LATER, ANSWER = "first", "later", "answer"  # parts of real traffic
-TURNS, MOST_TALKS, MOST_LONG_TALKS, MOST_CHARS = 8, 3000, 300, 20_000
+TURNS, MOST_TALKS, MOST_LONG_TALKS, MOST_CHARS = 8, 6000, 900, 20_000
 Talk = Sequence[tuple[str, str]]
 PLACE = re.compile(r"\{\{\s*prompt\s*\}\}")
 
@@ -95,7 +95,7 @@ def simple_safety_tests(paths: Sequence[Path]) -> list[Row]:
 
 def openai_moderation(paths: Sequence[Path]) -> list[Row]:
     """Texts with labels of eight kinds, any of which makes one abusive."""
-    found = [json.loads(line) for line in gzip.decompress(paths[0].read_bytes()).decode().splitlines()]
+    found = [json.loads(line) for _, line in jsonl_lines(gzip.decompress(paths[0].read_bytes()).decode())]
     kinds = ("S", "H", "V", "HR", "SH", "S3", "H2", "V2")
     return [
         Row(row["prompt"], {"abusive": True} if any(row.get(kind) == 1 for kind in kinds) else HARMLESS)
@@ -136,7 +136,7 @@ def frr_multilingual(paths: Sequence[Path]) -> list[Row]:
 
 def mgsm(paths: Sequence[Path]) -> list[Row]:
     """School mathematics; the translations of a question stay together."""
-    found = [(path.stem[-2:], path.read_text("utf-8").splitlines()) for path in paths]
+    found = [(path.stem[-2:], path.read_text("utf-8").split("\n")) for path in paths]
     return [
         Row(line.split("\t")[0], HARMLESS, lang, group=f"mgsm {number}")
         for lang, lines in found
@@ -146,7 +146,7 @@ def mgsm(paths: Sequence[Path]) -> list[Row]:
 
 def gsm8k(paths: Sequence[Path]) -> list[Row]:
     """School mathematics: one question of eight, by its hash."""
-    questions = [json.loads(line)["question"] for line in paths[0].read_text("utf-8").splitlines()]
+    questions = [json.loads(line)["question"] for _, line in jsonl_lines(paths[0].read_text("utf-8"))]
     return [Row(text, HARMLESS) for text in questions if seed_of(text) % 8 == 0]
 
 
@@ -159,7 +159,7 @@ def bbq(paths: Sequence[Path]) -> list[Row]:
     """Questions about groups of people; of each template one row, drawn by its hash."""
     found: dict[str, dict[str, Any]] = {}
     for path in paths:
-        for line in path.read_text("utf-8").splitlines():
+        for _, line in jsonl_lines(path.read_text("utf-8")):
             row = json.loads(line)
             key = f"{path.stem} {row['question_index']} {row['context_condition']}"
             if key not in found or seed_of(row["context"]) < seed_of(found[key]["context"]):

@@ -1,8 +1,9 @@
 """The parts of texts that encoder heads are fitted and measured on, and their vectors: some rows of each set, by hash.
 
 Encoders are slow, so no set gives more than `CAP` rows (other languages: `CAP_OTHER`) to learn from and `HELD` to
-measure; English rows that teach the other languages' heads are `TEACHING` a set. Vectors are kept in the user's cache,
-by a digest of their text.
+measure; English rows that teach the other languages' heads are `TEACHING` a set. Of the real traffic that limits are
+chosen on all later questions are read, and `CAP_TRAFFIC` first ones. Vectors are kept in the user's cache, by a digest
+of their text, in a file named by what the encoder gives for `PROBE`.
 """
 
 import hashlib
@@ -16,15 +17,17 @@ from spiritsafe.cache import cache_dir
 from spiritsafe.errors import writing
 from spiritsafe.guard.heads.corpus import Array, Bools, Corpus, Ints
 from spiritsafe.guard.heads.language import tongue_of
-from spiritsafe.guard.heads.limits import TRAFFIC
+from spiritsafe.guard.heads.limits import TRAFFIC, calibrating
 from spiritsafe.guard.heads.pieces import place
 from spiritsafe.guard.heads.second import MOST_READ, WHOLE, vectors
 from spiritsafe.guard.normal import normalise
+from spiritsafe.record import bytes_digest
 
 CAP, CAP_OTHER, HELD, TEACHING = 300, 150, 100, 200
-CAP_TRAFFIC = 3000
+CAP_TRAFFIC = 2000
 CHUNK = 512
-KEPT_AS = {True: "minilm-8bit-2", False: "e5-8bit-256-2"}  # other vectors of the same texts are not these
+# Two texts, one longer than any encoder reads: what another encoder, or other arithmetic, gives for them is different.
+PROBE = ("The garden was quiet and the bread was warm.", "Brot und Käse, " * 100)
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,11 @@ def sample_of(corpus: Corpus, scores_V: Array, *, english: bool) -> Sample:
     picked: list[NDArray[np.int64]] = []
     for name, every in corpus.of_set.items():
         mask = every & corpus.asked
-        held = CAP_TRAFFIC if name == TRAFFIC else HELD
-        for part, cap in ((corpus.learnt, CAP if english else CAP_OTHER), (corpus.held, held)):
+        limiting = mask & calibrating(corpus) if name == TRAFFIC else np.zeros_like(mask)
+        picked.append(np.flatnonzero(limiting & corpus.continues & (is_english == english)))
+        picked.append(_some(limiting & corpus.opens & (is_english == english), corpus, ranks, CAP_TRAFFIC))
+        mask &= ~limiting
+        for part, cap in ((corpus.learnt, CAP if english else CAP_OTHER), (corpus.held, HELD)):
             picked.append(_some(mask & part & (is_english == english), corpus, ranks, cap))
             if not english and part is corpus.learnt:
                 picked.append(_some(mask & part & is_english, corpus, ranks, TEACHING))
@@ -109,7 +115,8 @@ def _some(own: Bools, corpus: Corpus, ranks: Ints, cap: int) -> Ints:
 
 def _kept(texts: Sequence[str], *, english: bool) -> Array:
     """Vectors (M, 384): what is not kept is encoded, and kept a chunk at a time."""
-    kept = cache_dir() / "vectors" / f"{KEPT_AS[english]}.npz"
+    probe = vectors(PROBE, is_english=english).astype(np.float32)
+    kept = cache_dir() / "vectors" / f"{bytes_digest(probe.tobytes())[:16]}.npz"
     known: dict[int, NDArray[np.float32]] = {}
     if kept.exists():
         with np.load(kept) as held:
