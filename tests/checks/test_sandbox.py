@@ -54,7 +54,7 @@ except (PermissionError, OSError, MemoryError):
 def tried(layer: str, deed: str, folder: Path) -> int:
     """How a process ends that tries something under one layer: 3 if it could, 4 if it was refused, else by a signal."""
     (folder / "there").write_text("precious")
-    return subprocess.run([sys.executable, "-c", INSIDE, layer, deed], cwd=folder, timeout=60, check=False).returncode
+    return subprocess.run([sys.executable, "-c", INSIDE, layer, deed], cwd=folder, timeout=600, check=False).returncode
 
 
 @pytest.mark.parametrize("deed", ["write", "append", "folder", "remove", "socket", "program", "fork", "kill"])

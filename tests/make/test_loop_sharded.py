@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     script = [str(ROOT / "tests" / "make" / "trains.py"), str(place), "two", *trains.CASES]
     given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))}
-    done = subprocess.run([*command, *script], env=given, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run([*command, *script], env=given, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return place
 

@@ -29,7 +29,7 @@ print(found.stopped)
 def run(*words: object) -> str:
     """What the script says with these arguments."""
     command = [sys.executable, "-c", RUN, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

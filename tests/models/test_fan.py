@@ -55,7 +55,7 @@ print(json.dumps(said))
 def test_with_a_node_killed_in_the_middle_nothing_is_lost_or_doubled(tmp_path: Path, root: Path) -> None:
     path = tmp_path / "all.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", CLUSTER, str(path)], cwd=root, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", CLUSTER, str(path)], cwd=root, capture_output=True, text=True, timeout=1200, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])
