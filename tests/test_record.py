@@ -1,5 +1,6 @@
 """Records: what is written is what is read, and a killed process costs at most the line it was writing."""
 
+import gzip
 import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -280,6 +281,21 @@ def test_why_a_line_is_refused_is_said(tmp_path: Path, change: Callable[[str], s
     path.write_text(f"{first}\n{change(second)}\n")
     with pytest.raises(DataError, match=reason):
         read_jsonl(path, Exchange)
+
+
+def test_a_log_that_was_written_anew_whole_or_is_compressed_is_named_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    append_jsonl(path, [exchange(0), exchange(1)])
+    sealed = path.read_text()
+
+    path.write_text("".join(json.dumps(json.loads(line)) + "\n" for line in sealed.splitlines()))
+    with pytest.raises(DataError, match="line 1 was written anew by another program"):
+        read_jsonl(path, Exchange, on_unsealed=print)
+    path.write_bytes(gzip.compress(sealed.encode()))
+    with pytest.raises(DataError, match="is compressed by gzip"):
+        read_jsonl(path, Exchange, on_unsealed=print)
+    path.write_text("\ufeff" + sealed)
+    assert read_jsonl(path, Exchange) == [exchange(0), exchange(1)]
 
 
 def test_what_people_wrote_is_readable_by_its_owner_alone(tmp_path: Path) -> None:

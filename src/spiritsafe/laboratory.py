@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spiritsafe.errors import UsageError
+from spiritsafe.errors import DataError, UsageError
 from spiritsafe.measure.compare import partial, table_verdicts
 from spiritsafe.measure.every_eval import write_every_eval
 from spiritsafe.measure.foreign.read import read_foreign
@@ -19,6 +19,7 @@ from spiritsafe.models import open_model
 from spiritsafe.progress import Show, warn
 from spiritsafe.record import Verdict
 from spiritsafe.report.lab import write_lab
+from spiritsafe.report.load import read_verdicts
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def run_laboratory(asked: Asked, plan: Plan, gates: Sequence[Gate]) -> tuple[lis
         verdicts += taxonomy_verdicts(found.cells, seed=plan.seed)
     if found.stopped:
         verdicts = partial(verdicts, found.stopped)
+    if gone := sorted(_tasks_of(asked.out) - {v.detail["task"] for v in verdicts if "task" in v.detail}):
+        warn(f"{asked.out}: results of {', '.join(gone)} are replaced by these; their answers are kept")
     write_results(
         asked.out,
         verdicts,
@@ -64,6 +67,14 @@ def run_laboratory(asked: Asked, plan: Plan, gates: Sequence[Gate]) -> tuple[lis
         write_every_eval(asked.every_eval, verdicts, {t.name: plan.sampling(t) for t in tasks})
     show.say(f"report: {write_lab(asked.out, language='de' if asked.language == 'de' else 'en')}")
     return verdicts, found.stopped
+
+
+def _tasks_of(out: Path) -> set[str]:
+    """The tasks of which a folder holds results; none if those were edited: they are written anew."""
+    try:
+        return {v.detail["task"] for v in read_verdicts(out) if "task" in v.detail}
+    except DataError:
+        return set()
 
 
 def _tasks(asked: Asked, data: str) -> list[Task]:

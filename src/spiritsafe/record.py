@@ -21,9 +21,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spiritsafe.errors import DataError, writing
 from spiritsafe.locks import locked
-from spiritsafe.seal import is_sealed, sealed, unsealed, without_seal
+from spiritsafe.seal import MEMBER, is_sealed, sealed, unsealed, without_seal
 
 VERDICT_VERSION = 1
+GZIP = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # The mask can only be read by setting it, which is safe as long as there is one thread.
 UMASK = os.umask(0o077)
 os.umask(UMASK)
@@ -206,7 +208,7 @@ def read_jsonl(
     if model is not Exchange:
         return [_parse(path, number, line, model) for number, line in lines]
     open_lines = [(number, line) for number, line in lines if not is_sealed(line)]
-    if on_unsealed and open_lines and len(open_lines) == len(lines):
+    if on_unsealed and open_lines and len(open_lines) == len(lines) and not any(MEMBER.search(t) for _, t in lines):
         on_unsealed(f"{path}: its {len(lines):,} lines have no seal: an edit of them would not be noticed")
     elif open_lines:
         raise without_seal(path, *open_lines[0])
@@ -336,8 +338,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
+            if number == 1 and line.startswith(GZIP):
+                raise DataError(str(path), "is compressed by gzip", "unpack it first: gunzip")
             if line.strip():
-                yield number, line.decode(errors="replace")
+                yield number, line.removeprefix(BYTE_ORDER_MARK if number == 1 else b"").decode(errors="replace")
 
 
 def _parse(path: Path, number: int, line: str, model: type[R]) -> R:

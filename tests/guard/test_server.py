@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from spiritsafe.errors import RunError
-from spiritsafe.guard.server import serve_forever, serving
+from spiritsafe.guard.server import check_address, serve_forever, serving
 from spiritsafe.record import Exchange, read_jsonl
 
 APP = Starlette(routes=[Route("/", lambda request: PlainTextResponse("here"))])
@@ -56,6 +56,8 @@ def test_a_port_in_use_is_named(taken_port: int) -> None:
 def test_a_port_that_cannot_be_is_named() -> None:
     with pytest.raises(RunError, match="70000: is no port"):
         serve_forever(APP, "127.0.0.1", 70000)
+    with pytest.raises(RunError, match="is no port"):
+        check_address("127.0.0.1", 70000)
 
 
 FOREVER = """

@@ -132,3 +132,14 @@ def test_an_option_that_cannot_be_heeded_is_a_usage_error(
         assert run(monkeypatch, *words) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "l.jsonl").exists()
+
+
+def test_results_that_another_measurement_replaces_are_named(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("fake:echo", "--data", data, "-o", str(tmp_path / "out"))
+    (tmp_path / "prompts.txt").write_text("Hello?\nWho?\n")
+    assert run(monkeypatch, *words, "--task", "gsm8k") == 0
+    assert "replaced" not in capsys.readouterr().err
+    assert run(monkeypatch, *words, "--task", f"self-consistency:{tmp_path / 'prompts.txt'}") == 0
+    assert "results of gsm8k are replaced by these; their answers are kept" in capsys.readouterr().err

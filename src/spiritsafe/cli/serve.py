@@ -48,7 +48,7 @@ def serve(
         return
     from spiritsafe.errors import printable
     from spiritsafe.guard.app import create_app
-    from spiritsafe.guard.server import serve_forever
+    from spiritsafe.guard.server import check_address, serve_forever
     from spiritsafe.locks import claimed
     from spiritsafe.models import open_model
     from spiritsafe.progress import Show, warn
@@ -57,6 +57,7 @@ def serve(
     bind_keys(key_env, [model])
     with claimed(home, "one gateway serves a home: stop that one, or choose another --home"):
         address, batch = _served(model, policy)
+        check_address(host, port)
         Show().say(printable(f"loading {address}"))
         opened_model = open_model(address, batch=batch)
         keys, log = Keys(home / KEY_FILE), home / "exchanges.jsonl"
@@ -139,27 +140,28 @@ def watch(
     if not log:
         raise DataError(str(exchanges), "holds no exchange", "a gateway's log is exchanges.jsonl in its --home")
     if not calibration:
-        raise _unjudged(exchanges, log, alpha, as_json=as_json)
+        _list_accounts(exchanges, log, alpha, as_json=as_json)
+        return
     others = [a for a in dict.fromkeys(e.account for e in log) if a not in calibration]
     found = watch_accounts(log, judged=judged or others, calibration=calibration, feature=feature, alpha=alpha, seed=0)
     print_verdicts(found, as_json=as_json)
 
 
-def _unjudged(path: Path, log: "Sequence[Exchange]", alpha: float, *, as_json: bool) -> Exception:
-    """Lists a log's accounts, of which none was named as ordinary; the error says what to type next."""
+def _list_accounts(path: Path, log: "Sequence[Exchange]", alpha: float, *, as_json: bool) -> None:
+    """The accounts of a log of which none was named as ordinary, and what to type next."""
     import json
     from shlex import quote
 
     from spiritsafe.errors import UsageError
     from spiritsafe.guard.watch import fewest_ordinary, listing, uses_of
 
+    if not 0 < alpha < 1:
+        raise UsageError("--alpha", f"{alpha:g} is no false-alarm rate", "take one between 0 and 1")
     uses = uses_of(log)
     typer.echo(json.dumps([vars(use) for use in uses], indent=1) if as_json else listing(uses))
-    if not 0 < alpha < 1:
-        return UsageError("--alpha", f"{alpha:g} is no false-alarm rate", "take one between 0 and 1")
     needed = f"{fewest_ordinary(alpha)} or more at --alpha {alpha:g}"
     following = f"spiritsafe watch {quote(str(path))} --calibrate NAME --calibrate NAME ..."
-    return UsageError("watch", f"no account is named as ordinary; name {needed}", following)
+    typer.echo(f"to judge them, name ordinary accounts, {needed}: {following}", err=True)
 
 
 def _keys(home: Path) -> Any:

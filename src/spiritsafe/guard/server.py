@@ -56,6 +56,11 @@ def serve_forever(app: ASGIApp, host: str, port: int, *, idle_s: int = IDLE_S) -
             signal.signal(signal.SIGTERM, before)
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise `RunError` if nothing can listen here now: to be known before a model is loaded."""
+    _bound(host, port).close()
+
+
 class _Server(uvicorn.Server):
     """A server that lets the app finish what is open before it closes connections."""
 

@@ -25,7 +25,7 @@ FORM = re.compile(r"(?:(?P<task>[^<>=]+)\.)?(?P<metric>\w+)(?P<sign><=|>=|<|>)(?
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 RESULTS = ("verdicts.json", "cases.json", "control.json", "unanswered.json")  # what the report reads
 EVIDENCE = "evidence.json"
-AGAIN = "run the measurement again: what is stored is not asked for twice"
+AGAIN = "put the file back as it was, or measure again with another -o DIR"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = (
     "name", "subject", "value", "low", "high", "n", "p_value", "p_adjusted", "least_effect", "saturated", "claim",
