@@ -176,7 +176,8 @@ def test_a_port_in_use(workspace: Workspace) -> None:
     assert done.code == 1
     line = done.err.splitlines()[-1]
     assert line.startswith(f"error: 127.0.0.1:{port}: cannot listen here: Address already in use; ")
-    shutil.rmtree(workspace.path("gateway"))
+    assert "loading" not in done.progress
+    assert not workspace.path("gateway").exists()
 
 
 @pytest.mark.parametrize("module", ["torch", "transformers"])
